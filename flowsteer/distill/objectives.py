@@ -1,0 +1,33 @@
+"""What is asked of the student inside a window."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from flowsteer.distill.starts import Segment
+from flowsteer.flow import VelocityField
+
+
+def window_velocity_loss(
+    student: VelocityField, segment: Segment, depths: Tensor, cond: Any = None
+) -> Tensor:
+    """mean((v_student(x_t, t) - v*)^2) on the chord x_t = x_hi + (t - t_hi) v*.
+
+    FlowSteer, equation of L_dist (as PeRFlow's): zero if and only if the student moves along the
+    straight line from the window's start to where the teacher ends.
+
+    Args:
+        student: the field that is taught.
+        segment: the teacher's passage; no gradient flows into it.
+        depths: (b,) in [0, 1): t = t_hi - depth (t_hi - t_lo).
+        cond: what the student is told.
+
+    Returns:
+        The mean squared error, a scalar.
+    """
+    t = segment.t_hi - depths * (segment.t_hi - segment.t_lo)
+    v = student(segment.chord(t), t, cond)
+    return F.mse_loss(v.float(), segment.mean_velocity.float())
