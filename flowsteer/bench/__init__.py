@@ -1,0 +1,60 @@
+"""How long things take here: medians of interleaved runs, and ratios within one run.
+
+Every figure comes with what it is compared to, measured alternately in the same minutes, so that
+other load on the machine falls on both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from flowsteer.bench.pictures import bench_generate
+from flowsteer.bench.processes import bench_import, bench_start
+from flowsteer.bench.report import BenchReport, Ratio, Timing, interleave
+from flowsteer.bench.training import bench_starts
+
+__all__ = [
+    "BENCHES",
+    "BenchReport",
+    "Ratio",
+    "Timing",
+    "bench_generate",
+    "bench_import",
+    "bench_start",
+    "bench_starts",
+    "interleave",
+    "run_benches",
+]
+
+BENCHES = ("generate", "starts", "import", "start")
+MOST_STARTS = 3  # each takes many seconds
+MOST_ITERATIONS = 5  # likewise
+
+
+def run_benches(names: Sequence[str], student: str, repeats: int) -> Iterator[BenchReport]:
+    """The benchmarks of these names, one report at a time.
+
+    Args:
+        names: of "generate", "starts", "import" and "start".
+        student: bundled name or folder, for those that need one.
+        repeats: runs of each.
+
+    Raises:
+        ValueError: if a name or the student is unknown.
+    """
+    for name in names:
+        if name == "generate":
+            from flowsteer.loading import load_pipeline, with_student
+
+            teacher = load_pipeline(device="cpu")
+            yield bench_generate(teacher, with_student(teacher, student), repeats)
+        elif name == "starts":
+            from flowsteer.loading import load_pipeline
+
+            yield bench_starts(load_pipeline(device="cpu"), min(repeats, MOST_ITERATIONS))
+        elif name == "import":
+            yield bench_import(repeats)
+        elif name == "start":
+            yield bench_start(student, min(repeats, MOST_STARTS))
+        else:
+            raise ValueError(f"benchmark {name!r} is unknown; use one of {', '.join(BENCHES)}")

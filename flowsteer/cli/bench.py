@@ -1,0 +1,52 @@
+"""`flowsteer bench`: timings and ratios on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tyro.conf import Positional
+
+from flowsteer.cli.inputs import DEFAULT_STUDENT, WholeNumber
+from flowsteer.validation import check_whole_number
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Time the student against the teacher, two ways of teaching, the imports, the app's start."""
+
+    bench: Positional[Literal["all", "generate", "starts", "import", "start"]] = "all"
+    """Which benchmark."""
+    student: str = DEFAULT_STUDENT
+    """Bundled student or student folder."""
+    repeats: WholeNumber = 7
+    """Runs of each, in turn, of slow ones fewer; the median counts."""
+    json: Path | None = None
+    """Also write the figures to this file."""
+
+    def run(self) -> None:
+        """Print one table a benchmark."""
+        repeats = check_whole_number("repeats", self.repeats, 1, 1000)
+        from flowsteer.bench import BENCHES, run_benches
+
+        names = BENCHES if self.bench == "all" else (self.bench,)
+        reports = []
+        for report in run_benches(names, self.student, repeats):
+            print(report.table(), end="\n\n", flush=True)
+            reports.append(report.to_json())
+        if self.json is not None:
+            write_json(self.json, reports)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write JSON in one move: whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        aside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -1,0 +1,84 @@
+"""`flowsteer compare`: the app's columns in one PNG."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tyro.conf import Positional
+
+from flowsteer.cli.inputs import (
+    AUTO,
+    WholeNumber,
+    check_output_dir,
+    choose_student,
+    collect_prompts,
+)
+from flowsteer.validation import check_seed
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Draw the 28-step teacher, 4-step teachers and a student from one noise, side by side."""
+
+    prompt: Positional[tuple[str, ...]] = ()
+    """What to draw; several prompts give several sheets."""
+    prompts: Path | None = None
+    """File with one prompt a line."""
+    model: str = "emoji"
+    """Bundled name (emoji), pipeline folder, or hub id."""
+    student: str = AUTO
+    """Bundled student, student folder, or none to leave that column out; auto means flowsteer for
+    the emoji model and none for others."""
+    seed: WholeNumber = 0
+    """Seed of the noise, 0 to 4,294,967,295."""
+    output_dir: Path = Path("out")
+    """Folder for the PNGs; made when the first is ready."""
+    device: str | None = None
+    """Such as cpu or cuda; by default a GPU if there is one."""
+    dtype: str | None = None
+    """float32, bfloat16 or float16; by default float32, and bfloat16 for hub models on a GPU."""
+
+    def run(self) -> None:
+        """Write one sheet a prompt; print a line a column, then the sheet's path."""
+        prompts = collect_prompts(self.prompt, self.prompts)
+        seed = check_seed(self.seed)
+        output_dir = check_output_dir(self.output_dir)
+
+        from flowsteer.comparing import PipelineSet, columns_for
+        from flowsteer.loading import load_pipeline
+        from flowsteer.students import find_student
+
+        student = choose_student(self.student, self.model)
+        find_student(student)  # an unknown one must fail before the model loads
+        pipelines = PipelineSet(load_pipeline(self.model, device=self.device, dtype=self.dtype))
+        columns = columns_for(student)
+        for index, prompt in enumerate(prompts):
+            _compare_one(pipelines, prompt, seed, columns, output_dir, index)
+
+
+def _compare_one(
+    pipelines: Any, prompt: str, seed: int, columns: Any, output_dir: Path, index: int
+) -> None:
+    from tqdm import tqdm
+
+    from flowsteer.comparing import compare
+    from flowsteer.loading import pipeline_info
+    from flowsteer.pictures import comparison_record, comparison_sheet, save_png, slug
+
+    stream = compare(pipelines, prompt, seed, columns)
+    cards = []
+    for card in tqdm(stream, total=len(columns), unit="column", disable=not sys.stderr.isatty()):
+        cards.append(card)
+    for card in cards:
+        distance = "reference" if card.distance is None else f"distance {card.distance:.3f}"
+        print(
+            f"{card.column.title:<42} NFE {card.nfe:>3}  {card.seconds:7.2f} s  {distance}",
+            flush=True,
+        )
+    model = pipeline_info(pipelines.teacher).model
+    sheet = comparison_sheet(cards, f"{prompt}  (seed {seed})")
+    path = output_dir / f"{index:03d}-{slug(prompt)}-compare-seed{seed}.png"
+    print(save_png(sheet, path, comparison_record(prompt, seed, model, cards)), flush=True)

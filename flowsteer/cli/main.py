@@ -1,0 +1,190 @@
+"""Find the command, parse its flags, run it, and turn errors into one line and an exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+import re
+import sys
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import flowsteer
+from flowsteer.validation import PromptWarning
+
+BAD_INPUT = 2
+"""Exit code for what the user can put right by typing something else."""
+
+_STYLES = re.compile(r"\x1b\[[0-9;]*m")
+
+
+class Runnable(Protocol):
+    """A parsed command: a frozen dataclass whose fields are its flags."""
+
+    def run(self) -> None:
+        """Do it, writing results to stdout or files and progress to stderr."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Where a command's dataclass lives; imported only when it is asked for."""
+
+    module: str
+    name: str
+    summary: str
+
+    def load(self) -> type:
+        """The dataclass."""
+        return getattr(importlib.import_module(f"flowsteer.cli.{self.module}"), self.name)
+
+
+COMMANDS = {
+    "generate": Entry("generate", "Generate", "draw pictures from prompts"),
+    "compare": Entry("compare", "Compare", "teacher and student side by side, from one noise"),
+    "schedule": Entry("schedule", "Schedule", "the stock and the rectified time grid in numbers"),
+    "bench": Entry("bench", "Bench", "time student, teacher, imports and the app here"),
+    "distill": Entry("distill", "Distill", "teach a few-step student"),
+    "evaluate": Entry("evaluate", "Evaluate", "measure a student beside its teacher"),
+    "emoji data": Entry("emoji", "EmojiData", "build the emoji art from its npm packages"),
+    "emoji autoencoder": Entry("emoji_training", "EmojiAutoencoder", "train the autoencoder"),
+    "emoji report": Entry("evaluate", "EmojiReport", "measure the teacher and its few-step rows"),
+    "emoji teacher": Entry("emoji_training", "EmojiTeacher", "train the 28-step teacher"),
+    "emoji detector": Entry("emoji", "EmojiDetector", "train the detector behind EmojiEval"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: the words after `flowsteer`; None takes the process's own.
+
+    Returns:
+        0; 2 after bad input; 1 when a file cannot be written; 130 after Ctrl-C.
+
+    Raises:
+        SystemExit: with code 0 after a command's --help.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(overview())
+        return 0
+    if words[0] == "--version":
+        print(flowsteer.__version__)
+        return 0
+    with warnings.catch_warnings():
+        _tame_warnings()
+        try:
+            parse(words).run()
+        except ValueError as error:
+            return _fail(error, BAD_INPUT)
+        except OSError as error:
+            return _fail(error, 1)
+        except KeyboardInterrupt:
+            return _fail("interrupted", 130)
+        finally:
+            _leave_process_group()
+    return 0
+
+
+def parse(words: Sequence[str]) -> Runnable:
+    """The command that the words name, with its flags.
+
+    Raises:
+        ValueError: if there is no such command or flag, or a value is not of the flag's kind.
+        SystemExit: with code 0 after --help.
+    """
+    import tyro
+
+    name, rest = split_command(words)
+    command: Any = COMMANDS[name].load()
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(
+                command,
+                prog=f"flowsteer {name}",
+                args=rest,
+                use_underscores=True,
+                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+            )
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ValueError(f"{unboxed(complaint.getvalue())}; see flowsteer {name} --help") from None
+
+
+def unboxed(text: str) -> str:
+    """The message that tyro frames: below the title's rule, above the rule before its help."""
+    blocks: list[list[str]] = [[]]
+    for line in _STYLES.sub("", text).splitlines():
+        line = line.strip("│ ")
+        if line.startswith(("╭", "╰")) or (line and not line.strip("─-")):
+            blocks.append([])
+        else:
+            blocks[-1].append(line)
+    message = blocks[min(1, len(blocks) - 1)]
+    return " ".join(" ".join(message).split()).rstrip(".")
+
+
+def split_command(words: Sequence[str]) -> tuple[str, list[str]]:
+    """The command, of one word or two, and the words after it.
+
+    Raises:
+        ValueError: if there is no such command.
+    """
+    for count in (2, 1):
+        name = " ".join(words[:count])
+        if name in COMMANDS:
+            return name, list(words[count:])
+    if group := [name for name in COMMANDS if name.startswith(f"{words[0]} ")]:
+        raise ValueError(f"{words[0]} needs a second word; use one of {', '.join(group)}")
+    raise ValueError(f"command {words[0]!r} is unknown; use one of {', '.join(COMMANDS)}")
+
+
+def overview() -> str:
+    """What `flowsteer --help` prints."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:{width}}  {entry.summary}" for name, entry in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: flowsteer COMMAND [--help] ...",
+            "",
+            "Few-step students of flow-matching image models.",
+            "",
+            *lines,
+            "",
+            "flowsteer COMMAND --help lists a command's flags.",
+        ]
+    )
+
+
+def _tame_warnings() -> None:
+    """One line a warning; none for developers of other packages."""
+    for library in ("TRANSFORMERS", "DIFFUSERS"):
+        # read when they are first imported, which is later than this
+        os.environ.setdefault(f"{library}_VERBOSITY", "error")
+    warnings.simplefilter("ignore", FutureWarning)
+    warnings.simplefilter("ignore", DeprecationWarning)
+    warnings.simplefilter("always", PromptWarning)
+    warnings.showwarning = _show_warning
+
+
+def _leave_process_group() -> None:
+    """Part from the other processes of `torchrun`: left open, their threads can abort the exit."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+def _show_warning(message: Any, *args: Any, **kwargs: Any) -> None:
+    print(f"flowsteer: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+def _fail(error: object, code: int) -> int:
+    print(f"flowsteer: error: {' '.join(str(error).split())}", file=sys.stderr)
+    return code

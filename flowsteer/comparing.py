@@ -1,0 +1,214 @@
+"""Teacher and students side by side: one noise, one encoded prompt, one card a column."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from PIL import Image
+from torch import Tensor
+
+from flowsteer.generation import (
+    GenerationStopped,
+    PromptEmbeds,
+    Settings,
+    check_settings_fit,
+    decode,
+    encode,
+    initial_noise,
+    latent_shape,
+    sample,
+)
+from flowsteer.loading import load_pipeline, with_student
+from flowsteer.measure.distances import relative_l2
+from flowsteer.students import find_student
+from flowsteer.validation import check_prompt, check_seed
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a comparison.
+
+    Args:
+        key: short and unique, for code and file names.
+        title: what is written above the picture.
+        settings: how its picture is made.
+    """
+
+    key: str
+    title: str
+    settings: Settings
+
+
+COMPARE_COLUMNS = (
+    Column("teacher_28x2", "Teacher, 28 steps", Settings(num_inference_steps=28)),
+    Column(
+        "teacher_4x2_stock",
+        "Teacher, 4 steps, stock scheduler",
+        Settings(num_inference_steps=4, scheduler="stock"),
+    ),
+    Column(
+        "teacher_4x2_rectified",
+        "Teacher, 4 steps, rectified scheduler",
+        Settings(num_inference_steps=4),
+    ),
+    Column(
+        "teacher_4x1_rectified",
+        "Teacher, 4 steps, rectified, no guidance",
+        Settings(num_inference_steps=4, guidance_scale=1.0),
+    ),
+    Column(
+        "student_4x1",
+        "FlowSteer student, 4 steps",
+        Settings(student="flowsteer", num_inference_steps=4, guidance_scale=1.0),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Card:
+    """A column's picture and what it cost.
+
+    Args:
+        column: its column, with the settings complete as used.
+        image: the picture.
+        latents: final latents (c, h, w), float32 on the CPU.
+        nfe: network calls.
+        seconds: wall time of sampling and decoding; the prompt is encoded once for all columns.
+        sigmas: the grid (N + 1,), from 1 to 0.
+        distance: relative L2 of the latents to the first column's; None for the first itself.
+        grid_mismatch: whether the grid lacks edges of the student's.
+    """
+
+    column: Column
+    image: Image.Image = field(repr=False)
+    latents: Tensor = field(repr=False)
+    nfe: int
+    seconds: float
+    sigmas: tuple[float, ...]
+    distance: float | None = None
+    grid_mismatch: bool = False
+
+
+class PipelineSet:
+    """A teacher's pipeline and its students', which share text encoders and autoencoder.
+
+    Students are loaded at first use and kept.
+
+    Args:
+        teacher: a teacher's pipeline from `load_pipeline`; None loads the bundled one.
+    """
+
+    def __init__(self, teacher: Any = None):
+        self.teacher = load_pipeline() if teacher is None else teacher
+        self._students: dict[str, Any] = {}
+
+    def pipeline(self, student: str | os.PathLike[str] | None) -> Any:
+        """The teacher's pipeline for None and "none", or else the student's.
+
+        Raises:
+            ValueError: if the student is unknown or does not fit the teacher.
+        """
+        found = find_student(student)
+        if found is None:
+            return self.teacher
+        if found.name not in self._students:
+            self._students[found.name] = with_student(self.teacher, found.name)
+        return self._students[found.name]
+
+
+def columns_for(student: str | None, columns: Sequence[Column] = COMPARE_COLUMNS) -> list[Column]:
+    """The columns with another student in place of "flowsteer"; None leaves students out."""
+    chosen = []
+    for column in columns:
+        if column.settings.student is None:
+            chosen.append(column)
+        elif student is not None and student.lower() != "none":
+            settings = replace(column.settings, student=student)
+            title = column.title
+            if student != column.settings.student:
+                title = f"Student {os.path.basename(os.path.normpath(student))}, 4 steps"
+            chosen.append(replace(column, title=title, settings=settings))
+    return chosen
+
+
+def compare(
+    pipelines: PipelineSet,
+    prompt: str,
+    seed: int = 0,
+    columns: Sequence[Column] = COMPARE_COLUMNS,
+    should_stop: Callable[[], bool] | None = None,
+) -> Iterator[Card]:
+    """Cards as they get ready, one a column, all from one noise and one encoded prompt.
+
+    All input is checked, and all students loaded, before the first network call.
+
+    Args:
+        pipelines: the teacher and its students.
+        prompt: what to draw.
+        seed: of the noise.
+        columns: the first is the one that distances are measured to.
+        should_stop: asked after every step; when true, the stream ends.
+
+    Raises:
+        ValueError: if an argument is out of range or a student unknown.
+    """
+    prompt, seed = check_prompt(prompt), check_seed(seed)
+    if not columns:
+        raise ValueError("columns is empty; give at least one column")
+    work = []
+    for column in columns:
+        pipe = pipelines.pipeline(column.settings.student)
+        settings = column.settings.resolve(pipe)
+        check_settings_fit(pipe, settings)
+        work.append((replace(column, settings=settings), pipe))
+    return _cards(pipelines.teacher, prompt, seed, work, should_stop)
+
+
+def _cards(
+    teacher: Any,
+    prompt: str,
+    seed: int,
+    work: list[tuple[Column, Any]],
+    should_stop: Callable[[], bool] | None,
+) -> Iterator[Card]:
+    embeds = encode(teacher, [prompt])
+    noise = initial_noise(seed, latent_shape(teacher))[None]
+    reference: Tensor | None = None
+    for column, pipe in work:
+        try:
+            card = _card(column, pipe, embeds, noise, should_stop)
+        except GenerationStopped:
+            return
+        if reference is None:
+            reference = card.latents[None]
+        else:
+            distance = relative_l2(card.latents[None], reference).item()
+            card = replace(card, distance=distance)
+        yield card
+
+
+def _card(
+    column: Column,
+    pipe: Any,
+    embeds: PromptEmbeds,
+    noise: Tensor,
+    should_stop: Callable[[], bool] | None,
+) -> Card:
+    start = time.perf_counter()
+    result = sample(pipe, embeds, noise, column.settings, should_stop=should_stop)
+    image = decode(pipe, result.latents)[0]
+    latents = result.latents[0].float().cpu()
+    seconds = time.perf_counter() - start
+    return Card(
+        column=column,
+        image=image,
+        latents=latents,
+        nfe=result.nfe,
+        seconds=seconds,
+        sigmas=result.sigmas,
+        grid_mismatch=result.grid_mismatch,
+    )

@@ -1,0 +1,1 @@
+"""The bundled emoji world: art, scenes, captions, models trained on them, and their judges."""

@@ -1,0 +1,1 @@
+"""What teacher and students are worth: every way of sampling, judged on the same prompts."""

@@ -1,0 +1,96 @@
+"""How to sample: steps, guidance, grid and student, checked and filled in for a pipeline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from flowsteer.flow.grids import rectified_grid, stock_grid
+from flowsteer.loading import TEACHER_STEPS, pipeline_info
+from flowsteer.validation import (
+    check_guidance_scale,
+    check_num_inference_steps,
+    check_scheduler,
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to sample.
+
+    Args:
+        student: bundled name or folder; None for the teacher.
+        num_inference_steps: network calls on the path; None means 28 for a teacher and one a
+            window for a student.
+        guidance_scale: None means the teacher's own scale, and 1 (no guidance) for a student.
+        scheduler: "rectified", or "stock" for the frozen grid of diffusers 0.42.
+        allow_grid_mismatch: run a student on a grid that lacks some of its edges.
+    """
+
+    student: str | None = None
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
+    scheduler: str = "rectified"
+    allow_grid_mismatch: bool = False
+
+    def validate(self) -> Settings:
+        """These settings, once every value given is known to be in range.
+
+        Raises:
+            ValueError: naming the first value that is not.
+        """
+        if self.num_inference_steps is not None:
+            check_num_inference_steps(self.num_inference_steps)
+        if self.guidance_scale is not None:
+            check_guidance_scale(self.guidance_scale)
+        check_scheduler(self.scheduler)
+        return self
+
+    def numbers(self) -> tuple[int, float]:
+        """Steps and guidance scale of settings that are complete.
+
+        Raises:
+            ValueError: if one is still None; `resolve` fills them in.
+        """
+        if self.num_inference_steps is None or self.guidance_scale is None:
+            raise ValueError(f"{self} is incomplete; use resolve(pipe)")
+        return self.num_inference_steps, self.guidance_scale
+
+    def resolve(self, pipe: Any) -> Settings:
+        """These settings, checked, with every None filled in for `pipe`.
+
+        `student` becomes the pipeline's own, since its weights decide.
+
+        Raises:
+            ValueError: if a value is out of range.
+        """
+        self.validate()
+        info = pipeline_info(pipe)
+        student = info.student
+        steps, scale = self.num_inference_steps, self.guidance_scale
+        if steps is None:
+            steps = student.info.num_inference_steps if student else TEACHER_STEPS
+        if scale is None:
+            scale = 1.0 if student else info.guidance_scale
+        return replace(
+            self,
+            student=student.name if student else None,
+            num_inference_steps=int(steps),
+            guidance_scale=float(scale),
+            allow_grid_mismatch=self.allow_grid_mismatch or info.allow_grid_mismatch,
+        )
+
+
+def check_settings_fit(pipe: Any, settings: Settings) -> None:
+    """Refuse a grid that lacks edges of the pipeline's student, before any network call.
+
+    Raises:
+        ValueError: naming both grids.
+    """
+    steps, _ = settings.resolve(pipe).numbers()
+    info, config = pipeline_info(pipe), pipe.scheduler.config
+    allowed = settings.allow_grid_mismatch or info.allow_grid_mismatch
+    if info.student is None or allowed or config.use_dynamic_shifting:
+        return  # a dynamic shift is known only while sampling; the scheduler checks it then
+    grid = stock_grid if settings.scheduler == "stock" else rectified_grid
+    info.student.info.check_grid(grid(steps, config.shift))

@@ -1,0 +1,68 @@
+"""Batches by number: what a step trains on is a function of the seed and the step alone."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+Batch = TypeVar("Batch")
+
+
+class NumberedBatches(Generic[Batch]):
+    """`batches(index)` gives `make(index)`, made ahead in worker processes.
+
+    Args:
+        make: a picklable function from a batch number to a batch.
+        num_workers: processes; 0 makes batches in this one.
+        stride: distance between the numbers asked for in turn (the number of processes).
+    """
+
+    def __init__(self, make: Callable[[int], Batch], num_workers: int = 0, stride: int = 1):
+        self.make, self.num_workers, self.stride = make, num_workers, stride
+        self._expected: int | None = None
+        self._iterator: Iterator[Batch] = iter(())
+
+    def __call__(self, index: int) -> Batch:
+        """Batch number `index`; asking in turn is quick, a jump restarts the workers."""
+        if index != self._expected:
+            self._iterator = self._loader(index)
+        self._expected = index + self.stride
+        return next(self._iterator)
+
+    def _loader(self, index: int) -> Iterator[Batch]:
+        if self.num_workers == 0:
+            return map(self.make, itertools.count(index, self.stride))
+        loader = DataLoader(
+            _Numbered(self.make),
+            sampler=itertools.count(index, self.stride),  # type: ignore[arg-type]
+            batch_size=None,
+            num_workers=self.num_workers,
+            prefetch_factor=4,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=_one_thread,
+        )
+        return iter(loader)
+
+
+class _Numbered(Dataset):
+    def __init__(self, make: Callable[[int], Any]):
+        self.make = make
+
+    def __getitem__(self, index: int) -> Any:
+        return self.make(index)
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)
+
+
+def seeded_generator(device: torch.device | str, *numbers: int) -> torch.Generator:
+    """A generator on `device` for one (seed, step, …): the same numbers give the same draws."""
+    seed = 0
+    for number in numbers:
+        seed = (seed * 1_000_003 + number + 1) % (2**63 - 1)
+    return torch.Generator(device).manual_seed(seed)

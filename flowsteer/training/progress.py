@@ -1,0 +1,72 @@
+"""Watching a run: a progress bar on the terminal and, if asked for, tensorboard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from accelerate import PartialState
+from tqdm import tqdm
+
+from flowsteer.training.config import TrainingConfig
+from flowsteer.training.loop import StepReport
+
+
+def watch(
+    reports: Iterable[StepReport], config: TrainingConfig, description: str
+) -> Iterator[StepReport]:
+    """Pass reports through, showing loss, samples/s and time left.
+
+    With `report_to="tensorboard"` the scalars go to `config.output_dir/logs` too.
+
+    Raises:
+        ValueError: if tensorboard is asked for and not installed.
+    """
+    main = PartialState().is_main_process
+    make_writer = _writer_class(config) if main else None
+    writer = None
+    bar = tqdm(
+        total=config.max_train_steps,
+        desc=description,
+        unit="step",
+        dynamic_ncols=True,
+        disable=not main,
+    )
+    with bar:
+        for report in reports:
+            bar.update(report.step - bar.n)
+            bar.set_postfix_str(
+                f"loss {report.loss:.4f}, {report.samples_per_second:.0f} samples/s, "
+                f"{clock(report.seconds_left)} left"
+            )
+            if make_writer is not None:
+                # not before the first step: a run that is refused writes nothing
+                writer = writer or make_writer(str(Path(config.output_dir) / "logs"))
+                scalars = {
+                    "loss": report.loss,
+                    "grad_norm": report.grad_norm,
+                    "learning_rate": report.learning_rate,
+                    "samples_per_second": report.samples_per_second,
+                    **report.metrics,
+                }
+                for name, value in scalars.items():
+                    writer.add_scalar(name, value, report.step)
+                writer.flush()  # readable at once, and after a run that is cut short
+            yield report
+
+
+def clock(seconds: float) -> str:
+    """Whole seconds as h:mm:ss or mm:ss."""
+    return tqdm.format_interval(seconds)
+
+
+def _writer_class(config: TrainingConfig):
+    if config.report_to == "none":
+        return None
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError(
+            'report_to = "tensorboard" needs tensorboard: pip install tensorboard'
+        ) from error
+    return SummaryWriter

@@ -1,0 +1,133 @@
+"""The real app in a process of its own, and a real Chromium to look at it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+
+
+@pytest.fixture(scope="session")
+def student() -> str:
+    """The student of the last column."""
+    return "flowsteer"
+
+
+@pytest.fixture(scope="session")
+def app_address(student) -> Iterator[str]:
+    """Address of `python app.py` with the bundled model; an interrupt must end it cleanly."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {"GRADIO_SERVER_PORT": str(port)}
+    command = [sys.executable, "app.py", "--student", student, "--device", "cpu"]
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        preexec_fn=_heed_interrupts,
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _wait_until_served(process, address)
+        yield address
+        process.send_signal(signal.SIGINT)
+        output = process.communicate(timeout=60)[0].decode()
+        assert process.returncode == 0, output
+        assert "Traceback" not in output, output
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _wait_until_served(process: subprocess.Popen, address: str) -> None:
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            pytest.fail(f"app.py ended at once: {process.communicate()[0].decode()}")
+        try:
+            urllib.request.urlopen(address, timeout=5).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    pytest.fail("app.py served nothing within two minutes")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium; without one, tests are skipped, and fail where CI is set."""
+    path = next((found for name in CHROMIUM if (found := shutil.which(name))), None)
+    if path is None:
+        reason = f"no Chromium found; install one of {', '.join(CHROMIUM)}"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    arguments = [
+        "--no-sandbox",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    ]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=arguments)
+        yield chromium
+        chromium.close()
+
+
+@dataclass
+class Visit:
+    """A page of the app, and what went wrong or out while it was looked at."""
+
+    page: object
+    console: list[str] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)
+
+
+@pytest.fixture
+def visit(browser, app_address):
+    """`visit(width, height, scheme)` opens the app; any console error or request outside fails."""
+    visits = []
+
+    def open_page(width: int = 1440, height: int = 1000, scheme: str = "light"):
+        context = browser.new_context(
+            viewport={"width": width, "height": height}, color_scheme=scheme
+        )
+        context.set_default_timeout(120_000)
+        page = context.new_page()
+        seen = Visit(page)
+        page.on("console", lambda m: m.type == "error" and seen.console.append(m.text))
+        page.on("pageerror", lambda error: seen.console.append(str(error)))
+        local = (app_address, app_address.replace("http", "ws"), "data:", "blob:")
+        context.on("request", lambda r: r.url.startswith(local) or seen.outside.append(r.url))
+        visits.append((context, seen))
+        page.goto(app_address)
+        page.wait_for_selector(".fs-card")
+        return page
+
+    yield open_page
+    for context, seen in visits:
+        context.close()
+        assert not seen.outside
+        assert not seen.console
+
+
+def _heed_interrupts() -> None:
+    """A shell's background jobs, and so their children, start deaf to SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)

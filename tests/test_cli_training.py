@@ -1,0 +1,241 @@
+"""`flowsteer distill`, `evaluate` and the emoji recipes, as they are typed."""
+
+import json
+
+import pytest
+
+from flowsteer.cli import main
+from flowsteer.emoji import autoencoder_recipe, teacher_recipe
+from flowsteer.generation import Settings, generate
+from flowsteer.loading import load_pipeline
+from flowsteer.students import StudentInfo, bundled_students
+from flowsteer.training import latest_checkpoint
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    file = tmp_path / "prompts.txt"
+    file.write_text("a koala\n\ntwo foxes\na pizza\n", encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def distill(tiny_folder, tmp_path, prompts):
+    """Runs `flowsteer distill` on the tiny model for two steps, into tmp_path / "out"."""
+
+    def run(*words):
+        flags = {
+            "--pretrained_model_name_or_path": tiny_folder,
+            "--output_dir": tmp_path / "out",
+            "--prompts": prompts,
+            "--train_batch_size": 2,
+            "--max_train_steps": 2,
+            "--checkpointing_steps": 1,
+            "--lr_warmup_steps": 0,
+            "--substeps": 1,
+            "--rank": 2,
+            "--device": "cpu",
+        }
+        flags |= dict(zip(words[::2], words[1::2], strict=True))
+        typed = [word for pair in flags.items() if pair[1] is not None for word in pair]
+        return main(["distill", *map(str, typed)])
+
+    return run
+
+
+def last_line(capsys):
+    """What stands last on stderr, below the progress bar."""
+    return capsys.readouterr().err.replace("\r", "\n").strip().splitlines()[-1]
+
+
+def test_distill_writes_a_student_that_loads(distill, tiny_folder, tmp_path, capsys):
+    assert distill("--guidance_min", 2, "--guidance_max", 4) == 0
+    captured = capsys.readouterr()
+    folder = tmp_path / "out" / "student"
+    assert captured.out.strip() == str(folder)
+    assert "loss" in captured.err and "samples/s" in captured.err and "left" in captured.err
+    info = StudentInfo.load(folder)
+    assert (info.teacher, info.steps, info.lora_rank) == (str(tiny_folder), 2, 2)
+    assert info.guidance_range == (2, 4)
+    pipe = load_pipeline(str(tiny_folder), student=folder, device="cpu")
+    (picture,) = generate(pipe, "a koala", 0, Settings())
+    assert picture.nfe == 4
+
+
+def test_distill_goes_on_from_its_latest_checkpoint(distill, tmp_path, capsys):
+    assert distill() == 0
+    first = (tmp_path / "out" / "student" / "pytorch_lora_weights.safetensors").read_bytes()
+    assert distill("--resume_from_checkpoint", "latest", "--max_train_steps", 3) == 0
+    assert StudentInfo.load(tmp_path / "out" / "student").steps == 3
+    assert latest_checkpoint(tmp_path / "out").name == "checkpoint-3"
+    second = (tmp_path / "out" / "student" / "pytorch_lora_weights.safetensors").read_bytes()
+    assert first != second
+    # a run that is complete only writes its student again
+    assert distill("--resume_from_checkpoint", "latest", "--max_train_steps", 3) == 0
+    assert StudentInfo.load(tmp_path / "out" / "student").steps == 3
+
+
+def test_old_checkpoints_go(distill, tmp_path):
+    assert distill("--max_train_steps", 3, "--checkpoints_total_limit", 1) == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"checkpoint-3", "student"}
+
+
+def test_distill_reports_to_tensorboard(distill, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert distill("--report_to", "tensorboard") == 0
+    events = EventAccumulator(str(tmp_path / "out" / "logs"))
+    events.Reload()
+    assert {"loss", "learning_rate", "samples_per_second"} <= set(events.Tags()["scalars"])
+    losses = events.Scalars("loss")
+    assert [event.step for event in losses] == [1, 2]
+    assert all(event.value > 0 for event in losses)
+
+
+def test_divergence_is_one_line_code_2_and_keeps_the_last_checkpoint(distill, tmp_path, capsys):
+    """A learning rate that no network survives: the loss overflows two steps later."""
+    assert distill("--checkpointing_steps", 2) == 0
+    good = latest_checkpoint(tmp_path / "out")
+    student = tmp_path / "out" / "student" / "pytorch_lora_weights.safetensors"
+    before = student.read_bytes()
+    wild = ["--learning_rate", 1e30, "--max_train_steps", 6, "--checkpointing_steps", 2]
+    capsys.readouterr()
+    assert distill(*wild, "--resume_from_checkpoint", "latest") == 2
+    line = last_line(capsys)
+    assert line.startswith("flowsteer: error: loss = ")
+    assert "is not finite; lower --learning_rate (1e+30)" in line
+    assert latest_checkpoint(tmp_path / "out") == good
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"checkpoint-2", "student"}
+    assert student.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--prompts", None], "has no prompts of its own to learn from; give --prompts FILE"),
+        (["--prompts", "/no/such/file"], "--prompts /no/such/file is not readable"),
+        (["--pretrained_model_name_or_path", "emojis"], "model = 'emojis' is unknown"),
+        (["--learning_rate", "nan"], "learning_rate = nan"),
+        (["--train_batch_size", 0], "train_batch_size = 0"),
+        (["--method", "magic"], "method = 'magic' is unknown"),
+        (["--rank", 0], "rank = 0"),
+        (["--guidance_min", 3], "give both"),
+        (["--device", "tpu9"], "device = 'tpu9'"),
+        (["--resume_from_checkpoint", "/no/such/folder"], "is no complete checkpoint"),
+        (["--rank", 0, "--report_to", "tensorboard"], "rank = 0"),
+    ],
+)
+def test_bad_settings_write_nothing(distill, tmp_path, capsys, words, message):
+    assert distill(*words) == 2
+    line = last_line(capsys)
+    assert line.startswith("flowsteer: error: ") and message in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_prompts_in_the_file_write_nothing(distill, tmp_path, prompts, capsys):
+    prompts.write_text("a koala\n" + "x" * 5000)
+    assert distill() == 2
+    assert "5,000 characters" in last_line(capsys)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--num_prompts 5", "num_prompts = 5 must be a whole number from 6 to 1,200"),
+        ("--num_prompts 3.5", "num_prompts = 3.5"),
+        ("--num_prompts 700 --split dev", "700"),
+        ("--split train", "'train'"),
+        ("--student nobody", "student = 'nobody' is unknown"),
+        ("--student none", "student = 'none' has nothing to compare"),
+        ("--model emojis --student {student}", "model = 'emojis' is unknown"),
+    ],
+)
+def test_evaluate_refuses(lora_student, tmp_path, capsys, words, message):
+    file = tmp_path / "deep" / "figures.json"
+    words = words.format(student=lora_student).split()
+    assert main(["evaluate", "--student", str(lora_student), *words, "--json", str(file)]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1 and message in captured.err
+    assert not file.parent.exists()
+
+
+@pytest.mark.skipif("flowsteer" not in bundled_students(), reason="needs the shipped student")
+def test_evaluate_measures_the_shipped_student(tmp_path, capsys):
+    file = tmp_path / "figures.json"
+    words = ["--num_prompts", "6", "--json", str(file), "--device", "cpu"]
+    assert main(["evaluate", *words]) == 0
+    out = capsys.readouterr().out
+    assert "| student flowsteer | 4 |" in out
+    assert "| teacher, rectified, guidance 3 | 8 |" in out
+    record = json.loads(file.read_text())
+    assert record["num_prompts"] == len(record["student"]["correct"]) == 6
+    assert len(record["undistilled"]) == 12
+    assert record["teacher"]["nfe"] == 56 and record["student"]["nfe"] == 4
+    nearest = min(row["distance"]["mean"] for row in record["undistilled"])
+    ratio = record["against"]["distance_ratio"]
+    assert ratio == pytest.approx(record["student"]["distance"]["mean"] / nearest)
+
+
+@pytest.mark.slow
+def test_evaluate_samples_the_rows_of_an_unknown_teacher(tiny_folder, lora_student, capsys):
+    words = ["--model", str(tiny_folder), "--student", str(lora_student), "--split", "dev"]
+    assert main(["evaluate", *words, "--num_prompts", "6", "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("| teacher, ") == 13 and "| student " in out
+    assert "share of the teacher's overall: undefined" in out  # random weights are never right
+
+
+@pytest.mark.slow
+def test_the_report_measures_a_teacher(tiny_folder, tmp_path, capsys):
+    out = tmp_path / "report"
+    words = ["--model", str(tiny_folder), "--num_prompts", "12", "--output_dir", str(out)]
+    assert main(["emoji", "report", *words, "--device", "cpu"]) == 0
+    record = json.loads((out / "teacher.json").read_text())
+    assert json.loads((out / "defaults.json").read_text()) == {
+        "guidance_scale": record["guidance_scale"]
+    }
+    assert len(record["dev_guidance"]) == 6 and len(record["undistilled"]) == 12
+    assert all(row["endpoint_distance"] > 0 for row in record["undistilled"])
+
+
+def test_the_emoji_recipes_follow_each_other(tmp_path, monkeypatch, capsys):
+    """Autoencoder, then a teacher on it, then a teacher that goes on from that one."""
+    monkeypatch.setattr(autoencoder_recipe, "NORMALIZING_SCENES", 8)
+    monkeypatch.setattr(autoencoder_recipe, "EVALUATION_SCENES", 8)
+    monkeypatch.setattr(teacher_recipe, "CORPUS_SIZE", 50)
+    short = ["--size", "tiny", "--max_train_steps", "2", "--train_batch_size", "2"]
+    first = tmp_path / "autoencoder"
+    assert main(["emoji", "autoencoder", *short, "--output_dir", str(first)]) == 0
+    assert capsys.readouterr().out.strip() == str(first / "vae")
+    short += ["--scenes", "4", "--vae", str(first / "vae")]
+    for name, words in (
+        ("one", []),
+        ("two", ["--pretrained_model_name_or_path", str(tmp_path / "one" / "pipeline")]),
+    ):
+        folder = tmp_path / name
+        assert main(["emoji", "teacher", *short, *words, "--output_dir", str(folder)]) == 0
+        assert capsys.readouterr().out.strip() == str(folder / "pipeline")
+        pipe = load_pipeline(str(folder / "pipeline"), device="cpu")
+        (picture,) = generate(pipe, "koala", 0, Settings(num_inference_steps=1))
+        assert picture.image.size == (128, 128)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("teacher --vae /no/such/vae", "'/no/such/vae' is no autoencoder"),
+        ("teacher --size tiny --vae {tiny}/vae --scenes 0", "scenes = 0"),
+        ("teacher --vae {tiny}/vae --pretrained_model_name_or_path {tiny}/vae", "is no pipeline"),
+        ("teacher --vae {tiny}", "is no autoencoder"),
+        ("autoencoder --size huge", "'huge'"),
+        ("autoencoder --max_train_seconds 0", "max_train_seconds = 0"),
+    ],
+)
+def test_the_recipes_refuse(tiny_folder, tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.setattr(teacher_recipe, "CORPUS_SIZE", 50)
+    out = ["--output_dir", str(tmp_path / "out"), "--max_train_steps", "1"]
+    assert main(["emoji", *words.format(tiny=tiny_folder).split(), *out]) == 2
+    line = last_line(capsys)
+    assert line.startswith("flowsteer: error: ") and message in line
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,158 @@
+import pytest
+import torch
+
+from flowsteer.flow.grids import rectified_grid, stock_grid
+from flowsteer.generation import (
+    GenerationStopped,
+    Settings,
+    encode,
+    generate,
+    initial_noise,
+    latent_shape,
+    sample,
+    stream_pictures,
+)
+from flowsteer.loading import load_pipeline, with_student
+
+FOUR = Settings(num_inference_steps=4, guidance_scale=1.0)
+PROMPTS = ["a koala", "three strawberries on pink", "a flat pizza"]
+
+
+def test_noise_depends_on_the_seed_alone():
+    assert torch.equal(initial_noise(3, (16, 4, 4)), initial_noise(3, (16, 4, 4)))
+    assert not torch.equal(initial_noise(3, (16, 4, 4)), initial_noise(4, (16, 4, 4)))
+    torch.manual_seed(0)
+    before = torch.rand(1)
+    torch.manual_seed(0)
+    initial_noise(7, (4,))
+    assert torch.equal(torch.rand(1), before)
+    assert initial_noise(0, (100_000,)).std().item() == pytest.approx(1, abs=0.02)
+
+
+def test_defaults_come_from_the_pipeline(tiny, lora_student):
+    assert Settings().resolve(tiny) == Settings(None, 28, 7.0)
+    student = with_student(tiny, lora_student)
+    assert Settings().resolve(student) == Settings(str(lora_student), 4, 1.0)
+
+
+def test_a_picture_says_how_it_was_made(tiny):
+    (picture,) = generate(tiny, "a koala", 5, Settings(num_inference_steps=2, guidance_scale=3))
+    assert (picture.prompt, picture.seed, picture.nfe) == ("a koala", 5, 4)
+    assert picture.settings == Settings(None, 2, 3.0)
+    assert picture.sigmas == pytest.approx(rectified_grid(2, 3.0).tolist())
+    assert picture.image.size == (128, 128)
+    assert picture.latents.shape == (16, 16, 16)
+    assert not picture.grid_mismatch
+
+
+def test_it_equals_a_plain_call(tiny):
+    noise = initial_noise(5, (1, *latent_shape(tiny)))
+    for scale in (1.0, 3.0):
+        plain = tiny("a koala", num_inference_steps=4, guidance_scale=scale, latents=noise)
+        (picture,) = generate(tiny, "a koala", 5, Settings(None, 4, scale))
+        assert picture.image.tobytes() == plain.images[0].tobytes()
+
+
+def test_order_and_company_do_not_matter(tiny):
+    alone = {(p, s): generate(tiny, p, s, FOUR)[0] for p in PROMPTS for s in (0, 1)}
+    for prompts, seeds in [(PROMPTS, [0, 1]), (PROMPTS[::-1], [1, 0])]:
+        for picture in generate(tiny, prompts, seeds, FOUR):
+            twin = alone[picture.prompt, picture.seed]
+            assert torch.equal(picture.latents, twin.latents)
+            assert picture.image.tobytes() == twin.image.tobytes()
+
+
+@pytest.mark.parametrize("batch_size", [2, 4, 7])
+def test_batches_change_no_more_than_rounding(tiny, batch_size):
+    settings = Settings(num_inference_steps=4, guidance_scale=2.0)
+    alone = generate(tiny, PROMPTS, [0, 1], settings)
+    together = generate(tiny, PROMPTS, [0, 1], settings, batch_size)
+    assert [(p.prompt, p.seed) for p in together] == [(p.prompt, p.seed) for p in alone]
+    for one, other in zip(alone, together, strict=True):
+        torch.testing.assert_close(one.latents, other.latents, atol=1e-4, rtol=1e-4)
+
+
+def test_the_stock_grid_is_the_frozen_one(tiny):
+    (picture,) = generate(tiny, "a koala", 0, Settings(None, 4, 1.0, "stock"))
+    assert picture.sigmas == pytest.approx(stock_grid(4, 3.0).tolist(), abs=1e-6)
+    (rectified,) = generate(tiny, "a koala", 0, FOUR)
+    assert not torch.allclose(picture.latents, rectified.latents)
+
+
+def test_the_pipelines_own_scheduler_stays(tiny, tiny_folder):
+    own = tiny.scheduler
+    generate(tiny, "a koala", 0, FOUR)
+    assert tiny.scheduler is own
+    stock = load_pipeline(str(tiny_folder), scheduler="stock", device="cpu")
+    from_stock = generate(stock, "a koala", 0, FOUR)[0]
+    assert torch.equal(from_stock.latents, generate(tiny, "a koala", 0, FOUR)[0].latents)
+
+
+def test_students_refuse_and_label_foreign_grids(tiny, lora_student):
+    student = with_student(tiny, lora_student)
+    assert not generate(student, "a koala")[0].grid_mismatch
+    for settings in (Settings(num_inference_steps=3), Settings(scheduler="stock")):
+        with pytest.raises(ValueError, match=r"\[1, 0.9, 0.75, 0.5, 0\]"):
+            stream_pictures(student, "a koala", settings=settings)
+    asked = Settings(num_inference_steps=3, allow_grid_mismatch=True)
+    assert generate(student, "a koala", settings=asked)[0].grid_mismatch
+
+
+BAD = [
+    ({"prompts": ""}, "prompt"),
+    ({"prompts": "x" * 5000}, "5,000 characters"),
+    ({"prompts": []}, "prompts"),
+    ({"prompts": ["a koala", None]}, "prompt"),
+    ({"seeds": -1}, "seed = -1"),
+    ({"seeds": 2**70}, "seed = 1180591620717411303424"),
+    ({"seeds": [0, 1.5]}, "seed = 1.5"),
+    ({"settings": Settings(num_inference_steps=0)}, "num_inference_steps = 0"),
+    ({"settings": Settings(num_inference_steps=3.5)}, "num_inference_steps = 3.5"),  # type: ignore
+    ({"settings": Settings(guidance_scale=float("nan"))}, "guidance_scale = nan"),
+    ({"settings": Settings(scheduler="ddim")}, "scheduler = 'ddim'"),
+    ({"batch_size": 0}, "batch_size = 0"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD)
+def test_bad_input_fails_before_any_network_call(tiny, arguments, message):
+    def refuse(*args, **kwargs):
+        raise AssertionError("the network was called")
+
+    tiny.transformer.register_forward_pre_hook(refuse)
+    with pytest.raises(ValueError, match=message):
+        stream_pictures(tiny, **({"prompts": "a koala"} | arguments))
+
+
+def test_steps_can_be_watched_and_stopped(tiny):
+    seen = []
+
+    def on_step(index, sigma, latents):
+        seen.append((index, round(sigma, 4), tuple(latents.shape)))
+
+    noise = initial_noise(0, (1, *latent_shape(tiny)))
+    embeds = encode(tiny, ["a koala"])
+    result = sample(tiny, embeds, noise, FOUR, on_step=on_step)
+    shape = (1, 16, 16, 16)
+    assert seen == [(0, 0.9, shape), (1, 0.75, shape), (2, 0.5, shape), (3, 0.0, shape)]
+    assert result.latents.shape == shape
+    seen.clear()
+    with pytest.raises(GenerationStopped):
+        sample(tiny, embeds, noise, FOUR, on_step, should_stop=lambda: len(seen) == 2)
+    assert len(seen) == 2
+    assert generate(tiny, "a koala", 0, FOUR)[0].nfe == 4  # and the next one is not disturbed
+
+
+def test_a_stopped_stream_ends(tiny):
+    calls = []
+    tiny.transformer.register_forward_pre_hook(lambda *args: calls.append(1))
+    stream = stream_pictures(tiny, PROMPTS, 0, FOUR, should_stop=lambda: len(calls) >= 6)
+    assert [picture.prompt for picture in stream] == PROMPTS[:1]
+    assert len(calls) == 6
+
+
+def test_half_precision_gives_finite_pictures(tiny_folder):
+    pipe = load_pipeline(str(tiny_folder), dtype="bfloat16", device="cpu")
+    (picture,) = generate(pipe, "a koala", 0, FOUR)
+    assert picture.latents.dtype == torch.float32
+    assert torch.isfinite(picture.latents).all()

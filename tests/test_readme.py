@@ -1,0 +1,55 @@
+"""The tables in README and model cards are the shipped records, to the letter."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from flowsteer.emoji.prompts import load_prompts
+from flowsteer.evaluation.report import RESULTS, compare_lines, summary, table
+from flowsteer.evaluation.study import Result
+
+ROOT = Path(__file__).parents[1]
+
+
+def record(name):
+    return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def block(path, name):
+    text = (ROOT / path).read_text(encoding="utf-8")
+    found = re.search(rf"<!-- {name} -->\n(.*)\n<!-- /{name} -->", text, re.DOTALL)
+    assert found, f"{path} has no block {name!r}"
+    return found[1].strip()
+
+
+def rows(values):
+    return [Result.from_json(value, load_prompts("test")) for value in values]
+
+
+def test_readme():
+    assert block("README.md", "results") == summary(record("teacher"), record("flowsteer"))
+
+
+def test_teacher_card():
+    teacher = record("teacher")
+    everything = [teacher["teacher"], teacher["stock_default"], *teacher["undistilled"]]
+    expected = table(rows(everything))
+    assert block("flowsteer/emoji/weights/README.md", "teacher") == expected
+
+
+def test_student_card():
+    student = record("flowsteer")
+    expected = table(rows([student["teacher"], student["student"]]))
+    expected += "\n\n" + compare_lines(student["against"])
+    assert block("flowsteer/emoji/students/flowsteer/README.md", "student") == expected
+
+
+@pytest.mark.parametrize("name", ["teacher", "flowsteer"])
+def test_records_are_of_all_test_prompts(name):
+    values = record(name)
+    assert values["num_prompts"] == len(load_prompts("test"))
+    for row in values["undistilled"]:
+        mean = sum(map(int, row["correct"])) / len(row["correct"])
+        assert mean == pytest.approx(row["emoji_eval"]["overall"]["mean"], abs=1e-9)

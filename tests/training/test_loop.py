@@ -1,0 +1,166 @@
+"""The loop: exact resumption, bounds, averages, accumulation, divergence."""
+
+import math
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from flowsteer.training import TrainingConfig, TrainingDiverged, latest_checkpoint, train
+from flowsteer.training.data import NumberedBatches, seeded_generator
+
+
+def make_model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Linear(8, 1))
+
+
+def regression(model):
+    """Losses that depend on the step and micro-step alone."""
+
+    def losses(step, micro_step):
+        x = torch.randn(16, 3, generator=seeded_generator("cpu", 5, step, micro_step))
+        yield (model(x) - x.sum(1, keepdim=True)).square().mean()
+
+    return losses
+
+
+def config(folder, **settings):
+    defaults = {"max_train_steps": 12, "checkpointing_steps": 4, "learning_rate": 1e-2}
+    return TrainingConfig(output_dir=str(folder), **(defaults | {"lr_warmup_steps": 3} | settings))
+
+
+def run(model, cfg, stop_after=None, losses=None):
+    reports = []
+    for report in train(model, losses or regression(model), cfg, Accelerator(cpu=True)):
+        reports.append(report)
+        if report.step == stop_after:
+            break
+    return reports
+
+
+def test_it_learns_and_reports_every_step(tmp_path):
+    reports = run(make_model(), config(tmp_path, max_train_steps=200))
+    assert [r.step for r in reports] == list(range(1, 201))
+    assert reports[-1].loss < 0.05 * reports[0].loss
+    assert reports[-1].seconds_left == 0
+
+
+@pytest.mark.parametrize("stop_after", [5, 9, 11])
+def test_resumed_run_is_bitwise_the_uninterrupted_one(tmp_path, stop_after):
+    whole, parts = make_model(), make_model()
+    run(whole, config(tmp_path / "whole"))
+    run(parts, config(tmp_path / "parts"), stop_after)
+    resumed = make_model()
+    reports = run(resumed, config(tmp_path / "parts", resume_from_checkpoint="latest"))
+    assert reports[0].step == 4 * (stop_after // 4) + 1
+    for expected, got in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(expected, got)
+
+
+def test_seconds_bound_the_run(tmp_path):
+    cfg = config(tmp_path, max_train_steps=None, max_train_seconds=0.5)
+    reports = run(make_model(), cfg)
+    assert reports[-1].seconds_left == 0
+    assert latest_checkpoint(tmp_path).name == f"checkpoint-{reports[-1].step}"
+
+
+def test_accumulated_steps_equal_one_large_step(tmp_path):
+    def halves(model):
+        def losses(step, micro_step):
+            x = torch.randn(16, 3, generator=seeded_generator("cpu", step))
+            x = x.chunk(2)[micro_step]
+            yield (model(x) - x.sum(1, keepdim=True)).square().mean()
+
+        return losses
+
+    def together(model):
+        def losses(step, micro_step):
+            x = torch.randn(16, 3, generator=seeded_generator("cpu", step))
+            # two losses of one micro-step are summed, each after its own backward pass
+            for part in x.chunk(2):
+                yield (model(part) - part.sum(1, keepdim=True)).square().mean() / 2
+
+        return losses
+
+    one, two = make_model(), make_model()
+    first = run(one, config(tmp_path / "a"), losses=together(one))
+    cfg = config(tmp_path / "b", gradient_accumulation_steps=2)
+    second = run(two, cfg, losses=halves(two))
+    assert [r.loss for r in first] == pytest.approx([r.loss for r in second], rel=1e-6)
+    for a, b in zip(one.parameters(), two.parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_the_model_ends_with_its_averages(tmp_path):
+    """With decay 0 the average is the last value; with a high one it lags behind."""
+    last, lagging = make_model(), make_model()
+    run(last, config(tmp_path / "a", ema_decay=0.0))
+    run(lagging, config(tmp_path / "b", ema_decay=0.999))
+    assert not torch.equal(last[0].weight, lagging[0].weight)
+    start = make_model()[0].weight
+    assert (lagging[0].weight - start).norm() < (last[0].weight - start).norm()
+
+
+def test_divergence_keeps_the_last_good_checkpoint(tmp_path):
+    model = make_model()
+    good = regression(model)
+
+    def losses(step, micro_step):
+        for loss in good(step, micro_step):
+            yield loss * (math.nan if step >= 6 else 1)
+
+    with pytest.raises(TrainingDiverged, match="not finite; lower --learning_rate"):
+        run(model, config(tmp_path), losses=losses)
+    assert latest_checkpoint(tmp_path).name == "checkpoint-4"
+
+
+def test_divergence_between_reports_is_not_saved(tmp_path):
+    model = make_model()
+
+    def losses(step, micro_step):
+        yield model(torch.ones(2, 3)).mean() * (math.nan if step == 5 else 1)
+
+    with pytest.raises(TrainingDiverged):
+        list(train(model, losses, config(tmp_path), Accelerator(cpu=True), report_every=1000))
+    assert latest_checkpoint(tmp_path).name == "checkpoint-4"
+
+
+def test_nothing_to_train(tmp_path):
+    model = make_model().requires_grad_(False)
+    with pytest.raises(ValueError, match="nothing to train"):
+        run(model, config(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_train_steps": None}, "set one to bound the run"),
+        ({"max_train_steps": 0}, "max_train_steps = 0"),
+        ({"learning_rate": math.nan}, "learning_rate = nan"),
+        ({"ema_decay": 1.0}, "ema_decay = 1.0"),
+        ({"seed": -1}, "seed = -1"),
+        ({"train_batch_size": 0}, "train_batch_size = 0"),
+    ],
+)
+def test_bad_configs(tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        config(tmp_path, **settings)
+
+
+def test_cosine_ends_at_zero_and_warmup_starts_small(tmp_path):
+    cfg = config(tmp_path, max_train_steps=100, lr_warmup_steps=9)
+    assert cfg.learning_rate_at(0, 0.0) == pytest.approx(1e-3)
+    assert cfg.learning_rate_at(50, 0.5) == pytest.approx(5e-3)
+    assert cfg.learning_rate_at(100, 1.0) == pytest.approx(0)
+
+
+def test_numbered_batches_are_the_same_from_workers():
+    numbers = [NumberedBatches(square, workers, stride=3) for workers in (0, 2)]
+    for index in (4, 7, 10, 2):
+        assert [batches(index) for batches in numbers] == [index**2] * 2
+
+
+def square(index):
+    return index**2
