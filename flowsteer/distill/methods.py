@@ -1,10 +1,19 @@
-"""The published methods, one frozen preset each."""
+"""The published methods, one frozen preset each.
+
+One more method is one function that yields its segments (in `starts.py`, if they come about in a
+way of their own), one preset here, and one test in `tests/distill/test_methods.py`.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flowsteer.distill.starts import Start, authentic_starts
+from flowsteer.distill.starts import (
+    Start,
+    authentic_starts,
+    interpolated_starts,
+    pair_starts,
+)
 
 
 @dataclass(frozen=True)
@@ -13,17 +22,35 @@ class Method:
 
     start: Start
     """Where windows start."""
-    needs_data: bool
-    """Whether its starts are made from real pictures."""
     source: str
     """Where it was published."""
+    needs_data: bool = False
+    """Whether its starts are made from real pictures."""
+    adversarial: bool = False
+    """Whether a critic's judgement and feature matching join the loss."""
+    num_windows: int | None = None
+    """K, where the method fixes it; None leaves it free."""
 
 
 METHODS = {
+    "reflow": Method(
+        pair_starts,
+        source="Liu et al., Flow Straight and Fast (arXiv 2209.03003), algorithm 1",
+        num_windows=1,
+    ),
+    "perflow": Method(
+        interpolated_starts,
+        source="Yan et al., PeRFlow (arXiv 2405.07510), algorithm 1",
+        needs_data=True,
+    ),
     "ota": Method(
         authentic_starts,
-        needs_data=False,
         source="Ke et al., FlowSteer (arXiv 2511.18834), Online Trajectory Alignment",
+    ),
+    "flowsteer": Method(
+        authentic_starts,
+        source="Ke et al., FlowSteer (arXiv 2511.18834)",
+        adversarial=True,
     ),
 }
 

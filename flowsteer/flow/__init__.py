@@ -23,18 +23,26 @@ from flowsteer.flow.path import (
     x0_from_velocity,
 )
 from flowsteer.flow.solvers import (
+    CALLS_PER_STEP,
+    SOLVERS,
+    Solver,
     Step,
     Trajectory,
     euler_step,
+    find_solver,
     heun_step,
     iterate,
+    iterate_multistep,
     rollout,
 )
 from flowsteer.flow.windows import TimeWindows
 
 __all__ = [
+    "CALLS_PER_STEP",
+    "SOLVERS",
     "GaussianMixture",
     "GaussianMixtureField",
+    "Solver",
     "Step",
     "TimeWindows",
     "Trajectory",
@@ -43,11 +51,13 @@ __all__ = [
     "eps_from_velocity",
     "euler_step",
     "expand_time",
+    "find_solver",
     "format_grid",
     "guided",
     "heun_step",
     "interpolate",
     "iterate",
+    "iterate_multistep",
     "mean_velocity",
     "rectified_grid",
     "refine_grid",

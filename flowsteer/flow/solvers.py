@@ -1,15 +1,17 @@
 """Solvers of dx/dt = v(x, t), from noise at t = 1 down to data at t = 0.
 
-A step is a pure function from t_hi to t_lo. States are kept in float32 (float64 if the first one
-is), whatever precision the field computes in: rounding would add up over a rollout.
+A step is a pure function from t_hi to t_lo; a solver runs through a grid of times, and may use what
+it saw on the way. States are kept in float32 (float64 if the first one is), whatever precision the
+field computes in: rounding would add up over a rollout.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -97,6 +99,66 @@ def iterate(
     for t_hi, t_lo in pairwise(grid.tolist()):
         x = step(field, x, t_hi, t_lo, cond)
         yield x
+
+
+def iterate_multistep(
+    field: VelocityField, x: Tensor, times: Tensor | Iterable[float], cond: Any = None
+) -> Iterator[Tensor]:
+    """Second order at one call a step: Adams and Bashforth's two-step method, for uneven steps.
+
+    The velocity is continued along the line through its last two values and integrated; with steps
+    d and d' (the one before), whose ratio is r = d / d',
+
+        x(t + d) = x(t) + d * ((1 + r / 2) * v(t) - r / 2 * v(t - d')).
+
+    See Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, section III.5. The
+    first step, which has no velocity before it, is Euler's.
+
+    Arguments, yields and errors as in `iterate`.
+    """
+    grid = _check_times(times)
+    x = _at_least_float32(x)
+    yield x
+    before: tuple[float, Tensor] | None = None
+    for t_hi, t_lo in pairwise(grid.tolist()):
+        dt = t_lo - t_hi
+        v = slope = _evaluate(field, x, t_hi, cond)
+        if before is not None:
+            dt_before, v_before = before
+            slope = v + dt / dt_before / 2 * (v - v_before)
+        before = dt, v
+        x = x + dt * slope
+        yield x
+
+
+class Solver(Protocol):
+    """A way through a grid of times. Arguments, yields and errors as in `iterate`."""
+
+    def __call__(
+        self, field: VelocityField, x: Tensor, times: Tensor | Iterable[float], cond: Any = None
+    ) -> Iterator[Tensor]:
+        """Yield the state at every time, the first one included."""
+        ...
+
+
+SOLVERS: dict[str, Solver] = {
+    "euler": iterate,
+    "heun": partial(iterate, step=heun_step),
+    "multistep": iterate_multistep,
+}
+CALLS_PER_STEP = {"euler": 1, "heun": 2, "multistep": 1}
+"""What a step of each solver costs in calls of the field."""
+
+
+def find_solver(name: str) -> Solver:
+    """The solver of a name.
+
+    Raises:
+        ValueError: if there is no such solver.
+    """
+    if name not in SOLVERS:
+        raise ValueError(f"solver = {name!r} is unknown; use one of {', '.join(SOLVERS)}")
+    return SOLVERS[name]
 
 
 def rollout(

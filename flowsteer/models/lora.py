@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
 from peft import LoraConfig
-from peft.utils import get_peft_model_state_dict
+from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file
 from torch import nn
 
 # attention, feed-forward and modulation of both streams; guidance acts through the modulations too
@@ -56,3 +57,19 @@ def save_lora(transformer: nn.Module, config: LoraConfig, folder: str | Path) ->
         transformer_lora_layers={name: w.to(torch.bfloat16) for name, w in layers.items()},
         transformer_lora_adapter_metadata=config.to_dict(),
     )
+
+
+def load_lora(transformer: nn.Module, file: str | Path) -> None:
+    """Give the adapters that `add_lora` made the weights of a file that `save_lora` wrote.
+
+    Raises:
+        ValueError: if they are of another rank, or for another network.
+    """
+    prefix = "transformer."
+    weights = {k.removeprefix(prefix): w for k, w in load_file(file).items()}
+    try:
+        outcome = set_peft_model_state_dict(transformer, weights, adapter_name="default")
+    except RuntimeError as error:
+        raise ValueError(f"{file} does not fit the adapters: {error}") from error
+    if outcome.unexpected_keys or any("lora_" in name for name in outcome.missing_keys):
+        raise ValueError(f"{file} holds adapters for other layers than this network's")

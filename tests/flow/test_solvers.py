@@ -4,17 +4,22 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
 from flowsteer.flow import (
+    CALLS_PER_STEP,
+    SOLVERS,
     GaussianMixture,
-    Step,
     TimeWindows,
     euler_step,
+    find_solver,
     heun_step,
     interpolate,
     iterate,
+    iterate_multistep,
     mean_velocity,
     rectified_grid,
     refine_grid,
@@ -32,11 +37,22 @@ def noise(n: int = 64) -> Tensor:
     return torch.randn(n, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-@pytest.mark.parametrize(("step", "order"), [(euler_step, 1), (heun_step, 2)])
-def test_measured_order(step: Step, order: int) -> None:
+def end(solver: str, x: Tensor, times) -> Tensor:
+    return list(SOLVERS[solver](CURVED, x, times))[-1]
+
+
+def uneven_grid(n: int) -> Tensor:
+    """Steps of 1 and 2 in turns: a ratio that refining does not bring nearer to 1."""
+    steps = torch.tensor([1.0, 2.0], dtype=torch.float64).repeat(n // 2)
+    return 1 - torch.cat([torch.zeros(1, dtype=torch.float64), (steps / steps.sum()).cumsum(0)])
+
+
+@pytest.mark.parametrize("grid", [rectified_grid, uneven_grid])
+@pytest.mark.parametrize(("solver", "order"), [("euler", 1), ("heun", 2), ("multistep", 2)])
+def test_measured_order(solver: str, order: int, grid) -> None:
     reference = rollout(CURVED, noise(), rectified_grid(2048), step=heun_step).end
     counts = [32, 64, 128, 256]
-    errors = [(rollout(CURVED, noise(), rectified_grid(n), step=step).end - reference).norm().item()
+    errors = [(end(solver, noise(), grid(n).clamp_min(0)) - reference).norm().item()
               for n in counts]  # fmt: skip
     log_step = torch.tensor([-math.log(n) for n in counts])
     log_error = torch.tensor([math.log(e) for e in errors])
@@ -45,19 +61,52 @@ def test_measured_order(step: Step, order: int) -> None:
     assert slope == pytest.approx(order, abs=0.2)
 
 
-@pytest.mark.parametrize(("step", "calls_per_step"), [(euler_step, 1), (heun_step, 2)])
-def test_a_straight_field_is_solved_exactly_and_at_its_price(step: Step, calls_per_step) -> None:
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_straight_field_is_solved_exactly_and_at_its_price(solver: str) -> None:
     x_0, eps, calls = noise() + 3, noise(), []
 
     def straight(x: Tensor, t: Tensor, cond: None) -> Tensor:
         calls.append(t)
         return eps - x_0
 
-    trajectory = rollout(straight, eps, rectified_grid(4, 3), step=step)
-    for x, t in zip(trajectory.states, trajectory.times, strict=True):
+    times = rectified_grid(4, 3)
+    for x, t in zip(SOLVERS[solver](straight, eps, times), times, strict=True):
         assert_close(x, interpolate(x_0, eps, t))
-    assert len(calls) == 4 * calls_per_step
+    assert len(calls) == 4 * CALLS_PER_STEP[solver]
     assert all(t.shape == (64,) for t in calls)
+
+
+def test_one_step_of_the_multistep_is_eulers() -> None:
+    assert torch.equal(end("multistep", noise(), [1.0, 0.6]), end("euler", noise(), [1.0, 0.6]))
+    assert not torch.equal(
+        end("multistep", noise(), [1, 0.8, 0.6]), end("euler", noise(), [1, 0.8, 0.6])
+    )
+
+
+@given(st.lists(st.floats(0.01, 1), min_size=2, max_size=8))
+@settings(max_examples=50, deadline=None)
+def test_the_multistep_is_exact_where_velocity_is_linear_in_time(steps: list[float]) -> None:
+    """With any steps; only the first, Euler's, misses the parabola, by half its square."""
+    falls = torch.tensor([0.0, *steps], dtype=torch.float64).cumsum(0)
+    times = (1 - falls / falls[-1]).clamp_min(0)
+    x = torch.ones(1, 1, dtype=torch.float64)
+    states = torch.cat(list(iterate_multistep(lambda x, t, c: 2 * t[:, None], x, times)))[:, 0]
+    missed = (times[1] - times[0]).square()
+    assert_close(states[1:], times[1:].square() - missed)
+
+
+def test_the_multistep_halves_eulers_calls() -> None:
+    """Its endpoint error is smaller than that of Euler with more than twice as many calls."""
+    reference = rollout(CURVED, noise(), rectified_grid(512, 3), step=heun_step).end
+    for calls in (12, 16, 24):
+        multistep = (end("multistep", noise(), rectified_grid(calls, 3)) - reference).norm()
+        assert multistep < (end("euler", noise(), rectified_grid(2 * calls, 3)) - reference).norm()
+
+
+def test_an_unknown_solver_is_refused() -> None:
+    assert find_solver("multistep") is iterate_multistep
+    with pytest.raises(ValueError, match="solver = 'rk45' is unknown; use one of euler, heun"):
+        find_solver("rk45")
 
 
 def window_mismatch(field, windows: TimeWindows) -> float:
@@ -104,12 +153,11 @@ def test_states_stay_in_float32_under_a_bfloat16_field() -> None:
         assert x.dtype == t.dtype == torch.float32
         return torch.ones_like(x, dtype=torch.bfloat16)
 
-    for step in (euler_step, heun_step):
-        x = rollout(
-            rough, torch.full((1, 1), 4.0, dtype=torch.bfloat16), rectified_grid(1000), step=step
-        )
-        assert x.states.dtype == torch.float32
-        assert_close(x.end, torch.full((1, 1), 3.0), atol=1e-4, rtol=0)
+    for solver in SOLVERS.values():
+        start = torch.full((1, 1), 4.0, dtype=torch.bfloat16)
+        *_, x = solver(rough, start, rectified_grid(1000))
+        assert x.dtype == torch.float32
+        assert_close(x, torch.full((1, 1), 3.0), atol=1e-4, rtol=0)
 
 
 def test_the_condition_and_gradients_pass_through() -> None:
@@ -122,8 +170,9 @@ def test_the_condition_and_gradients_pass_through() -> None:
     "times", [[], [1.0], [0.0, 1.0], [1.0, 1.0], [1.0, math.nan], [[1.0, 0.0]]]
 )
 def test_times_that_do_not_fall_are_refused(times) -> None:
-    with pytest.raises(ValueError, match="falling"):
-        rollout(CURVED, noise(), times)
+    for solver in SOLVERS.values():
+        with pytest.raises(ValueError, match="falling"):
+            next(solver(CURVED, noise(), times))
 
 
 @pytest.mark.parametrize("times", [[1.5, 0.0], [1.0, -0.1], [1000.0, 0.0]])
