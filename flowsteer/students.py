@@ -34,6 +34,7 @@ class StudentInfo:
         lora_rank: rank of the LoRA; None for a full transformer.
         lora_alpha: alpha of the LoRA.
         steps: optimiser steps taken.
+        settings: further flags of `flowsteer distill` that shaped it.
         versions: package name to version.
 
     Raises:
@@ -48,6 +49,7 @@ class StudentInfo:
     lora_rank: int | None = None
     lora_alpha: float | None = None
     steps: int = 0
+    settings: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

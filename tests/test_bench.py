@@ -8,10 +8,12 @@ from flowsteer.bench import (
     Timing,
     bench_generate,
     bench_import,
-    bench_starts,
+    bench_train,
     interleave,
     run_benches,
 )
+from flowsteer.bench.training import matrix_peak
+from flowsteer.distill.methods import METHODS
 from flowsteer.loading import with_student
 
 
@@ -67,22 +69,35 @@ def test_generation_counts_the_calls_it_says(tiny, lora_student):
     )
 
 
-def test_both_starts_are_timed_on_the_same_work(tiny):
-    """As many teacher calls and student samples each; the pipeline stays as it was."""
+def test_every_method_is_timed_on_the_same_work(tiny):
+    """As many teacher calls a window each; the pipeline stays as it was."""
     before = {name: value.clone() for name, value in tiny.transformer.state_dict().items()}
     rows = []
     tiny.transformer.register_forward_pre_hook(
         lambda module, args, kwargs: rows.append(len(kwargs["hidden_states"])), with_kwargs=True
     )
-    report = bench_starts(tiny, repeats=1, batch_size=2, substeps=1)
-    # in each of four windows a guided call of the teacher, then one of its student, which took the
-    # hook along; an iteration to warm up and a timed one, of two kinds
-    assert rows == [4, 2] * 4 * 2 * 2
-    perflow, ota = report.timings
-    assert report.ratios[0].value == ota.median / perflow.median
-    assert report.ratios[0].at_most == 1.10
+    report = bench_train(tiny, repeats=1, batch_size=2, substeps=1)
+    # once to count operations, once to warm up, once timed; the networks took the hook along
+    crossed = {"reflow": [4] * 4 + [2], "perflow": [4, 2] * 4, "ota": [4, 2] * 4}
+    crossed["flowsteer"] = [4, 2] * 4 + [2]  # the state for the critic
+    counted = sum(crossed.values(), [])
+    assert rows == counted * 3
+    median = {timing.name: timing.median for timing in report.timings}
+    assert list(median) == list(METHODS)
+    # as many samples a batch in both, so that ratios of samples are those of iterations
+    assert report.ratios[0].value == pytest.approx(median["ota"] / median["perflow"])
+    assert report.ratios[1].value == pytest.approx(median["flowsteer"] / median["ota"])
+    assert [ratio.at_most for ratio in report.ratios] == [1.05, 2.0]
     after = tiny.transformer.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_operations_are_counted(tiny):
+    """A student sample of OTA costs more with the critic, and the shares are of the peak."""
+    report = bench_train(tiny, repeats=1, batch_size=2, substeps=1)
+    shares = [float(note.split(", ")[1].split("%")[0]) for note in report.notes]
+    assert len(shares) == len(METHODS) and all(0 <= share <= 100 for share in shares)
+    assert matrix_peak(torch.device("cpu"), torch.float32) > 1e9
 
 
 def test_imports_are_timed_in_fresh_processes():

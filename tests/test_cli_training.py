@@ -1,4 +1,4 @@
-"""`flowsteer distill`, `evaluate` and the emoji recipes, as they are typed."""
+"""`flowsteer evaluate` and the emoji recipes, as they are typed."""
 
 import json
 
@@ -8,135 +8,12 @@ from flowsteer.cli import main
 from flowsteer.emoji import autoencoder_recipe, teacher_recipe
 from flowsteer.generation import Settings, generate
 from flowsteer.loading import load_pipeline
-from flowsteer.students import StudentInfo, bundled_students
-from flowsteer.training import latest_checkpoint
-
-
-@pytest.fixture
-def prompts(tmp_path):
-    file = tmp_path / "prompts.txt"
-    file.write_text("a koala\n\ntwo foxes\na pizza\n", encoding="utf-8")
-    return file
-
-
-@pytest.fixture
-def distill(tiny_folder, tmp_path, prompts):
-    """Runs `flowsteer distill` on the tiny model for two steps, into tmp_path / "out"."""
-
-    def run(*words):
-        flags = {
-            "--pretrained_model_name_or_path": tiny_folder,
-            "--output_dir": tmp_path / "out",
-            "--prompts": prompts,
-            "--train_batch_size": 2,
-            "--max_train_steps": 2,
-            "--checkpointing_steps": 1,
-            "--lr_warmup_steps": 0,
-            "--substeps": 1,
-            "--rank": 2,
-            "--device": "cpu",
-        }
-        flags |= dict(zip(words[::2], words[1::2], strict=True))
-        typed = [word for pair in flags.items() if pair[1] is not None for word in pair]
-        return main(["distill", *map(str, typed)])
-
-    return run
+from flowsteer.students import bundled_students
 
 
 def last_line(capsys):
     """What stands last on stderr, below the progress bar."""
     return capsys.readouterr().err.replace("\r", "\n").strip().splitlines()[-1]
-
-
-def test_distill_writes_a_student_that_loads(distill, tiny_folder, tmp_path, capsys):
-    assert distill("--guidance_min", 2, "--guidance_max", 4) == 0
-    captured = capsys.readouterr()
-    folder = tmp_path / "out" / "student"
-    assert captured.out.strip() == str(folder)
-    assert "loss" in captured.err and "samples/s" in captured.err and "left" in captured.err
-    info = StudentInfo.load(folder)
-    assert (info.teacher, info.steps, info.lora_rank) == (str(tiny_folder), 2, 2)
-    assert info.guidance_range == (2, 4)
-    pipe = load_pipeline(str(tiny_folder), student=folder, device="cpu")
-    (picture,) = generate(pipe, "a koala", 0, Settings())
-    assert picture.nfe == 4
-
-
-def test_distill_goes_on_from_its_latest_checkpoint(distill, tmp_path, capsys):
-    assert distill() == 0
-    first = (tmp_path / "out" / "student" / "pytorch_lora_weights.safetensors").read_bytes()
-    assert distill("--resume_from_checkpoint", "latest", "--max_train_steps", 3) == 0
-    assert StudentInfo.load(tmp_path / "out" / "student").steps == 3
-    assert latest_checkpoint(tmp_path / "out").name == "checkpoint-3"
-    second = (tmp_path / "out" / "student" / "pytorch_lora_weights.safetensors").read_bytes()
-    assert first != second
-    # a run that is complete only writes its student again
-    assert distill("--resume_from_checkpoint", "latest", "--max_train_steps", 3) == 0
-    assert StudentInfo.load(tmp_path / "out" / "student").steps == 3
-
-
-def test_old_checkpoints_go(distill, tmp_path):
-    assert distill("--max_train_steps", 3, "--checkpoints_total_limit", 1) == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"checkpoint-3", "student"}
-
-
-def test_distill_reports_to_tensorboard(distill, tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    assert distill("--report_to", "tensorboard") == 0
-    events = EventAccumulator(str(tmp_path / "out" / "logs"))
-    events.Reload()
-    assert {"loss", "learning_rate", "samples_per_second"} <= set(events.Tags()["scalars"])
-    losses = events.Scalars("loss")
-    assert [event.step for event in losses] == [1, 2]
-    assert all(event.value > 0 for event in losses)
-
-
-def test_divergence_is_one_line_code_2_and_keeps_the_last_checkpoint(distill, tmp_path, capsys):
-    """A learning rate that no network survives: the loss overflows two steps later."""
-    assert distill("--checkpointing_steps", 2) == 0
-    good = latest_checkpoint(tmp_path / "out")
-    student = tmp_path / "out" / "student" / "pytorch_lora_weights.safetensors"
-    before = student.read_bytes()
-    wild = ["--learning_rate", 1e30, "--max_train_steps", 6, "--checkpointing_steps", 2]
-    capsys.readouterr()
-    assert distill(*wild, "--resume_from_checkpoint", "latest") == 2
-    line = last_line(capsys)
-    assert line.startswith("flowsteer: error: loss = ")
-    assert "is not finite; lower --learning_rate (1e+30)" in line
-    assert latest_checkpoint(tmp_path / "out") == good
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"checkpoint-2", "student"}
-    assert student.read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["--prompts", None], "has no prompts of its own to learn from; give --prompts FILE"),
-        (["--prompts", "/no/such/file"], "--prompts /no/such/file is not readable"),
-        (["--pretrained_model_name_or_path", "emojis"], "model = 'emojis' is unknown"),
-        (["--learning_rate", "nan"], "learning_rate = nan"),
-        (["--train_batch_size", 0], "train_batch_size = 0"),
-        (["--method", "magic"], "method = 'magic' is unknown"),
-        (["--rank", 0], "rank = 0"),
-        (["--guidance_min", 3], "give both"),
-        (["--device", "tpu9"], "device = 'tpu9'"),
-        (["--resume_from_checkpoint", "/no/such/folder"], "is no complete checkpoint"),
-        (["--rank", 0, "--report_to", "tensorboard"], "rank = 0"),
-    ],
-)
-def test_bad_settings_write_nothing(distill, tmp_path, capsys, words, message):
-    assert distill(*words) == 2
-    line = last_line(capsys)
-    assert line.startswith("flowsteer: error: ") and message in line
-    assert not (tmp_path / "out").exists()
-
-
-def test_bad_prompts_in_the_file_write_nothing(distill, tmp_path, prompts, capsys):
-    prompts.write_text("a koala\n" + "x" * 5000)
-    assert distill() == 2
-    assert "5,000 characters" in last_line(capsys)
-    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

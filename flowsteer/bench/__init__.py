@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from flowsteer.bench.pictures import bench_generate
 from flowsteer.bench.processes import bench_import, bench_start
 from flowsteer.bench.report import BenchReport, Ratio, Timing, interleave
-from flowsteer.bench.training import bench_starts
+from flowsteer.bench.training import bench_train
 
 __all__ = [
     "BENCHES",
@@ -21,12 +21,12 @@ __all__ = [
     "bench_generate",
     "bench_import",
     "bench_start",
-    "bench_starts",
+    "bench_train",
     "interleave",
     "run_benches",
 ]
 
-BENCHES = ("generate", "starts", "import", "start")
+BENCHES = ("generate", "train", "import", "start")
 MOST_STARTS = 3  # each takes many seconds
 MOST_ITERATIONS = 5  # likewise
 
@@ -35,7 +35,7 @@ def run_benches(names: Sequence[str], student: str, repeats: int) -> Iterator[Be
     """The benchmarks of these names, one report at a time.
 
     Args:
-        names: of "generate", "starts", "import" and "start".
+        names: of "generate", "train", "import" and "start".
         student: bundled name or folder, for those that need one.
         repeats: runs of each.
 
@@ -48,10 +48,13 @@ def run_benches(names: Sequence[str], student: str, repeats: int) -> Iterator[Be
 
             teacher = load_pipeline(device="cpu")
             yield bench_generate(teacher, with_student(teacher, student), repeats)
-        elif name == "starts":
+        elif name == "train":
             from flowsteer.loading import load_pipeline
 
-            yield bench_starts(load_pipeline(device="cpu"), min(repeats, MOST_ITERATIONS))
+            pipe = load_pipeline()
+            on_gpu = pipe.device.type == "cuda"
+            size = 256 if on_gpu else 2
+            yield bench_train(pipe, min(repeats, MOST_ITERATIONS), size, compile=on_gpu)
         elif name == "import":
             yield bench_import(repeats)
         elif name == "start":

@@ -54,6 +54,7 @@ class BenchReport:
     title: str
     timings: tuple[Timing, ...]
     ratios: tuple[Ratio, ...]
+    notes: tuple[str, ...] = ()
 
     def table(self) -> str:
         """Lines for a terminal, without a final newline."""
@@ -64,7 +65,7 @@ class BenchReport:
             f"  {len(t.seconds):4d}"
             for t in self.timings
         ]
-        return "\n".join([head, *rows, *map(str, self.ratios)])
+        return "\n".join([head, *rows, *self.notes, *map(str, self.ratios)])
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""

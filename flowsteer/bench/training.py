@@ -1,108 +1,171 @@
-"""How long a training iteration takes with either way of starting windows."""
+"""How long a training iteration takes with each method, and how well it uses the machine."""
 
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from accelerate import Accelerator
+from torch.utils.flop_counter import FlopCounterMode
 
 from flowsteer.bench.report import BenchReport, Ratio, Timing, interleave
-from flowsteer.distill.objectives import window_velocity_loss
-from flowsteer.distill.starts import (
-    Batch,
-    Solve,
-    Start,
-    authentic_starts,
-    interpolated_starts,
-)
-from flowsteer.flow import TimeWindows, guided, rectified_grid
+from flowsteer.distill.methods import METHODS
+from flowsteer.models.sd3 import compile_blocks
+from flowsteer.training.distillation import build_objective, latent_shape
+from flowsteer.training.distillation_config import DistillationConfig
+from flowsteer.training.draws import Samples, draw_samples
+from flowsteer.training.networks import Networks, build_networks
+from flowsteer.training.player import Player
+from flowsteer.training.sources import Drawn
 
-NUM_WINDOWS = 4
-RANK = 24
-PERFLOW, OTA = "PeRFlow: interpolated starts", "OTA: one rollout through all windows"
+WINDOWS_OF_MOST = 4
+MATRIX_SIDE = {"cuda": 8192, "cpu": 1024}
 
 
-def bench_starts(
-    pipe: Any, repeats: int = 5, batch_size: int = 2, substeps: int = 7
+@dataclass(eq=False)
+class _Iteration:
+    """One optimiser step of a method, on a batch that stays the same."""
+
+    networks: Networks
+    players: list[Player]
+
+    def __call__(self) -> None:
+        """Losses, gradients and updates of every network."""
+        losses = [player.accumulate(0, 0) for player in self.players]
+        for player in self.players:
+            player.update(1.0)
+        sum(losses).item()  # type: ignore[union-attr]  # wait for a GPU
+
+
+def bench_train(
+    pipe: Any, repeats: int = 5, batch_size: int = 2, substeps: int = 7, compile: bool = False
 ) -> BenchReport:
-    """Online Trajectory Alignment against PeRFlow's starts: seconds per student sample.
+    """Every method's iteration: seconds per student sample, and share of the matrix peak.
 
-    A whole training iteration each, on the same noise and prompts and with the same solver: the
-    guided teacher crosses every window, and a LoRA student's loss in each is backpropagated.
-    PeRFlow's real data is encoded ahead and costs it nothing here.
+    The same prompts, noise, LoRA rank, substeps and optimiser for all. Pictures are rendered and
+    encoded ahead, so PeRFlow's data costs it nothing here.
 
     Args:
         pipe: the emoji teacher, from `load_pipeline`; it is left as it is.
         repeats: iterations of each.
         batch_size: prompts an iteration; each gives a student sample in every window.
-        substeps: teacher steps a window.
+        substeps: teacher steps a window; ReFlow's one window gets as many as the others' together.
+        compile: the networks' blocks, as `--compile` does.
 
     Returns:
-        The report. A student sample is one prompt in one window.
+        The report. A student sample is one prompt in one window; a network call counts as matrix
+        work by its multiplications, and the peak is that of one large product on the same device.
     """
-    batch, empty = _batch(pipe, batch_size)
-    windows = TimeWindows.from_grid(rectified_grid(NUM_WINDOWS, pipe.scheduler.config.shift))
-    solve = Solve(substeps, pipe.scheduler.config.shift)
-    starts = {PERFLOW: interpolated_starts, OTA: authentic_starts}
-    tasks = {
-        name: _iteration(pipe, start, batch, empty, windows, solve)
-        for name, start in starts.items()
-    }
-    samples = batch_size * NUM_WINDOWS
-    timings = [
-        Timing(timing.name, tuple(seconds / samples for seconds in timing.seconds))
-        for timing in interleave(tasks, repeats)
-    ]
-    median = {timing.name: timing.median for timing in timings}
-    ratio = Ratio("OTA / PeRFlow", median[OTA] / median[PERFLOW], at_most=1.10)
-    title = (
-        f"Training on {pipe.device}, per student sample: {NUM_WINDOWS} windows of {substeps} guided"
-        f" teacher steps, batch {batch_size}, LoRA of rank {RANK}"
+    iterations = {name: _iteration(pipe, name, batch_size, substeps) for name in METHODS}
+    flops = {name: _count_flops(task) for name, task in iterations.items()}
+    if compile:
+        for task in iterations.values():
+            compile_iteration(task)
+    precision = torch.bfloat16 if pipe.device.type == "cuda" else torch.float32
+    peak = matrix_peak(pipe.device, precision)
+    timings, notes = [], []
+    median = {}
+    for timing in interleave(iterations, repeats):
+        name = timing.name
+        samples = batch_size * (METHODS[name].num_windows or WINDOWS_OF_MOST)
+        median[name] = timing.median
+        timings.append(Timing(name, tuple(seconds / samples for seconds in timing.seconds)))
+        share = flops[name] / timing.median / peak
+        notes.append(
+            f"{name}: {samples / timing.median:.1f} student samples/s, {share:.0%} of peak"
+        )
+    ratios = (
+        Ratio("OTA / PeRFlow", median["ota"] / median["perflow"], at_most=1.05),
+        Ratio("with critic / without", median["flowsteer"] / median["ota"], at_most=2.0),
     )
-    return BenchReport(title, tuple(timings), (ratio,))
+    title = (
+        f"Training on {device_name(pipe.device)}, per student sample: {substeps} guided teacher"
+        f" steps a window, batch {batch_size}; matrix peak {peak / 1e12:.3g} TFLOP/s"
+    )
+    return BenchReport(title, tuple(timings), ratios, tuple(notes))
 
 
-def _batch(pipe: Any, size: int) -> tuple[Batch, Any]:
-    """Encoded scenes with their captions, noise and times, and the empty prompt's condition."""
-    from flowsteer.emoji.batches import fill_bank
-    from flowsteer.models import encode_prompts, encode_tokens
-
-    bank = fill_bank(pipe.vae, pipe.tokenizer, size, seed=0, captions=1)
-    generator = torch.Generator().manual_seed(0)
-    eps = torch.randn(bank.latents.shape, generator=generator)
-    depths = torch.rand(NUM_WINDOWS, size, generator=generator)
-    with torch.no_grad():
-        cond = encode_tokens([pipe.text_encoder, pipe.text_encoder_2], bank.ids[0].long())
-    device = pipe.device
-    batch = Batch(eps.to(device), depths.to(device), cond, bank.latents.float())
-    return batch, encode_prompts(pipe, [""])
-
-
-def _iteration(
-    pipe: Any, start: Start, batch: Batch, empty: Any, windows: TimeWindows, solve: Solve
-) -> Callable[[], None]:
-    """One training iteration but for the optimiser's step, which is the same for all."""
+def _iteration(pipe: Any, method: str, batch_size: int, substeps: int) -> _Iteration:
+    """A method's losses and optimisers, on networks of its own."""
     from flowsteer.loading import pipeline_info
-    from flowsteer.models import SD3Field
-    from flowsteer.models.lora import add_lora
 
-    network = copy.deepcopy(pipe.transformer)
-    add_lora(network, RANK)
-    student = SD3Field(network)
-    scale = torch.full((len(batch.eps),), pipeline_info(pipe).guidance_scale, device=pipe.device)
-    teacher = guided(SD3Field(pipe.transformer), scale, empty)
+    whole = METHODS[method].num_windows == 1
+    on_gpu = pipe.device.type == "cuda"
+    config = DistillationConfig(
+        method=method,
+        train_batch_size=batch_size,
+        substeps=substeps * WINDOWS_OF_MOST if whole else substeps,
+        mixed_precision="bf16" if on_gpu else "no",
+    )
+    accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=not on_gpu)
+    own = copy.copy(pipe)
+    own.transformer = copy.deepcopy(pipe.transformer)
+    networks = build_networks(own, config, accelerator)
+    samples = _samples(pipe, config)
+    scale = pipeline_info(pipe).guidance_scale
+    objective = build_objective(
+        own, lambda numbers: samples.drawn, config, scale, networks, accelerator, _as_they_are, None
+    )
+    objective.batches = lambda index: samples
+    rate = config.learning_rate
+    players = [Player(own.transformer, objective.student_losses, rate, config, accelerator)]
+    if networks.critic is not None:
+        players.append(
+            Player(networks.critic, objective.critic_losses, rate, config, accelerator, "critic_")
+        )
+    return _Iteration(networks, players)
 
-    def iterate() -> None:
-        total: Tensor | float = 0.0
-        segments = start(teacher, batch, windows, solve)
-        for segment, depths in zip(segments, batch.depths, strict=True):
-            loss = window_velocity_loss(student, segment, depths, batch.cond)
-            (loss / windows.num_windows).backward()
-            total = total + loss.detach()
-        network.zero_grad()
-        float(total)  # wait for a GPU
 
-    return iterate
+def _as_they_are(latents: Any) -> Any:
+    return latents
+
+
+def _samples(pipe: Any, config: DistillationConfig) -> Samples:
+    """Encoded scenes with their captions, and the draws of the first samples."""
+    from flowsteer.emoji.batches import SceneSource, scene_encoder
+
+    numbers = range(config.train_batch_size)
+    drawn = SceneSource(config.seed)(numbers)
+    latents = scene_encoder(pipe.vae)(drawn.pictures)
+    draws = draw_samples(config.seed, numbers, latent_shape(pipe), config.windows)
+    return Samples(Drawn(drawn.texts, latents), draws)
+
+
+def compile_iteration(task: _Iteration) -> None:
+    """Compile the blocks of every network that takes part."""
+    networks: list[Any] = [task.networks.student.transformer, task.networks.teacher.transformer]
+    for network in networks:
+        compile_blocks(network.transformer_blocks)
+    if task.networks.critic is not None:
+        compile_blocks(task.networks.critic.backbone.blocks)  # type: ignore[arg-type]
+
+
+def _count_flops(task: Callable[[], None]) -> int:
+    """Multiplications and additions of one iteration."""
+    with FlopCounterMode(display=False) as counter:
+        task()
+    return counter.get_total_flops()
+
+
+def matrix_peak(device: torch.device, precision: torch.dtype) -> float:
+    """Operations a second in one large matrix product, the best of several."""
+    side = MATRIX_SIDE.get(device.type, 1024)
+    a, b = torch.randn(2, side, side, device=device, dtype=precision)
+    best = float("inf")
+    for _ in range(8):
+        start = time.perf_counter()
+        product = a @ b
+        product[0, 0].item()  # wait for a GPU
+        best = min(best, time.perf_counter() - start)
+    return 2 * side**3 / best
+
+
+def device_name(device: torch.device) -> str:
+    """A GPU's name, or the processor's threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} CPU threads"

@@ -13,10 +13,11 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from flowsteer.emoji.art import load_art
-from flowsteer.emoji.batches import SceneBatch, decode, encode
+from flowsteer.emoji.batches import SceneBatch, encode
 from flowsteer.emoji.pipeline import SIZES, build_autoencoder
 from flowsteer.emoji.render import Renderer
 from flowsteer.measure.images import psnr
+from flowsteer.models.autoencoder import decode_latents
 from flowsteer.training import StepReport, TrainingConfig, train
 from flowsteer.training.data import NumberedBatches, seeded_generator
 
@@ -88,7 +89,7 @@ def evaluate_autoencoder(vae: AutoencoderKL, scenes: int) -> float:
     """Mean PSNR in dB over scenes that no run trained on."""
     values = []
     for pictures in _pictures(vae, EVALUATION_SEED, scenes):
-        drawn = decode(vae, encode(vae, pictures))
+        drawn = decode_latents(vae, encode(vae, pictures))
         values.append(psnr(drawn.clamp(-1, 1), pictures))
     return sum(values) / len(values)
 

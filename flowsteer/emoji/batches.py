@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from diffusers import AutoencoderKL
@@ -12,11 +13,14 @@ from transformers import CLIPTokenizer
 
 from flowsteer.emoji.art import load_art
 from flowsteer.emoji.captions import caption
+from flowsteer.emoji.concepts import load_concepts
 from flowsteer.emoji.pipeline import LATENT_SHAPE, MAX_TOKENS
 from flowsteer.emoji.render import Renderer, SceneTensors, pack_scenes
-from flowsteer.emoji.scenes import World, draw_scene
+from flowsteer.emoji.scenes import Scene, World, draw_scene
 from flowsteer.emoji.words import normalize_prompt
+from flowsteer.models.autoencoder import encode_pictures
 from flowsteer.training.data import NumberedBatches
+from flowsteer.training.sources import Drawn, Encode, vae_encoder
 
 
 @dataclass(frozen=True)
@@ -49,19 +53,62 @@ class SceneBatch:
 
 
 @dataclass(frozen=True)
-class CaptionBatch:
-    """Makes batch number n of captions alone, for methods that need no pictures."""
+class CaptionSource:
+    """Captions of training scenes, for methods that need no pictures; no two samples are one."""
 
-    batch_size: int
     seed: int
 
-    def __call__(self, index: int) -> list[str]:
-        """Normalised captions of training scenes."""
-        rng = random.Random(f"captions/{self.seed}/{index}")
-        concepts = load_art().concepts
-        world = World(len(concepts), training=True)
-        scenes = [draw_scene(rng, world) for _ in range(self.batch_size)]
-        return [normalize_prompt(caption(scene, rng, concepts)) for scene in scenes]
+    def __call__(self, numbers: range) -> Drawn:
+        """Normalised captions of samples `numbers`."""
+        return Drawn([_sample(self.seed, number)[1] for number in numbers])
+
+
+@dataclass(frozen=True)
+class SceneSource:
+    """The captions of `CaptionSource` with their scenes; `scene_encoder` draws and encodes these.
+
+    A scene travels as 27 numbers, so that drawing pictures is left to the training device.
+    """
+
+    seed: int
+
+    def __call__(self, numbers: range) -> Drawn:
+        """Normalised captions and packed scenes of samples `numbers`."""
+        samples = [_sample(self.seed, number) for number in numbers]
+        scenes = pack_scenes([scene for scene, _ in samples])
+        return Drawn([text for _, text in samples], scenes)
+
+
+def _sample(seed: int, number: int) -> tuple[Scene, str]:
+    """A training scene and its normalised caption."""
+    rng = random.Random(f"captions/{seed}/{number}")
+    concepts = load_concepts()
+    scene = draw_scene(rng, _training_world())
+    return scene, normalize_prompt(caption(scene, rng, concepts))
+
+
+@lru_cache(maxsize=1)
+def _training_world() -> World:
+    return World(len(load_concepts()), training=True)
+
+
+def scene_encoder(vae: AutoencoderKL, device: torch.device | str | None = None) -> Encode:
+    """An `Encode` from packed scenes, which it draws first.
+
+    Args:
+        vae: the autoencoder; latents come in float32, from its own precision.
+        device: where to draw; None means where the autoencoder is when first asked.
+    """
+    encode_pictures = vae_encoder(vae)
+
+    @lru_cache(maxsize=1)
+    def renderer() -> Renderer:
+        return Renderer(load_art(), vae.device if device is None else device)
+
+    def encode_scenes(scenes: SceneTensors) -> Tensor:
+        return encode_pictures(renderer()(scenes))
+
+    return encode_scenes
 
 
 def tokenize(tokenizer: CLIPTokenizer, prompts: list[str]) -> Tensor:
@@ -125,13 +172,6 @@ def fill_bank(
 
 
 def encode(vae: AutoencoderKL, pictures: Tensor) -> Tensor:
-    """Pictures (b, 3, 128, 128) in [-1, 1] to normalised latents (b, 16, 16, 16)."""
+    """Pictures (b, 3, 128, 128) in [-1, 1] to normalised latents (b, 16, 16, 16), fast."""
     with torch.autocast(pictures.device.type, torch.bfloat16, enabled=pictures.is_cuda):
-        z = vae.encode(pictures).latent_dist.mode()
-    return (z - vae.config.shift_factor) * vae.config.scaling_factor
-
-
-def decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
-    """Normalised latents (b, 16, 16, 16) to pictures (b, 3, 128, 128) in [-1, 1]."""
-    z = latents.to(vae.dtype) / vae.config.scaling_factor + vae.config.shift_factor
-    return vae.decode(z).sample.float().clamp(-1, 1)
+        return encode_pictures(vae, pictures)

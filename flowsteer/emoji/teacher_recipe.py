@@ -65,7 +65,7 @@ def train_teacher(
     bank = _fill(config, pipe, scenes, accelerator)
     empty = tokenize(pipe.tokenizer, [""]).to(accelerator.device)
     if config.compile:
-        compile_blocks(pipe.transformer)
+        compile_blocks(pipe.transformer.transformer_blocks)
 
     def losses(step: int, micro_step: int) -> Iterator[Tensor]:
         numbers = (config.seed, step, micro_step, accelerator.process_index)

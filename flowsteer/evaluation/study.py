@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flowsteer.emoji.batches import decode
 from flowsteer.emoji.detector import Detector
 from flowsteer.emoji.evaluation import EmojiEvalReport, judge, summarize
 from flowsteer.emoji.pipeline import LATENT_SHAPE
@@ -23,6 +22,7 @@ from flowsteer.generation import initial_noise
 from flowsteer.measure.bootstrap import Interval, mean_interval
 from flowsteer.measure.distances import relative_l2
 from flowsteer.measure.frechet import frechet_distance
+from flowsteer.models.autoencoder import decode_latents
 from flowsteer.models.sd3 import SD3Field, TextCondition, encode_prompts
 
 ENDPOINT_STEPS = 100  # a grid fine enough to stand for the exact end of a path
@@ -125,18 +125,42 @@ def prepare(pipe: Any, prompts: Sequence[EvalPrompt], batch_size: int = 256) -> 
     return Setting(prompts, cond, encode_prompts(pipe, [""]), noise)
 
 
-@torch.no_grad()
 def sample(pipe: Any, setting: Setting, variant: Variant, batch_size: int = 256) -> Tensor:
     """Final latents (n, 16, 16, 16) of a variant, on the CPU."""
-    field = guided(SD3Field(pipe.transformer), variant.guidance_scale, setting.empty)
     grid = variant.grid(pipe.scheduler.config.shift)
+    return follow(pipe, setting, setting.noise, grid, variant.guidance_scale, batch_size)
+
+
+@torch.no_grad()
+def follow(
+    pipe: Any,
+    setting: Setting,
+    x: Tensor,
+    grid: Tensor,
+    guidance_scale: float = 1.0,
+    batch_size: int = 256,
+) -> Tensor:
+    """Where the network leads from states x at grid[0] to grid[-1], in Euler steps.
+
+    Args:
+        pipe: its transformer is asked, folded.
+        setting: prompts, in the order of the states.
+        x: (n, 16, 16, 16).
+        grid: decreasing times (m + 1,), all or part of a sampler's.
+        guidance_scale: 1 means none.
+        batch_size: states at a time.
+
+    Returns:
+        (n, 16, 16, 16), on the CPU.
+    """
+    field = guided(SD3Field(pipe.transformer), guidance_scale, setting.empty)
     ends = []
-    for low in range(0, len(setting.noise), batch_size):
-        x = setting.noise[low : low + batch_size].to(pipe.transformer.device)
+    for low in range(0, len(x), batch_size):
+        state = x[low : low + batch_size].to(pipe.transformer.device)
         cond = TextCondition(*(leaf[low : low + batch_size] for leaf in setting.cond))
-        for state in iterate(field, x, grid, cond):
-            x = state
-        ends.append(x.cpu())
+        for moved in iterate(field, state, grid, cond):
+            state = moved
+        ends.append(state.cpu())
     return torch.cat(ends)
 
 
@@ -144,7 +168,9 @@ def sample(pipe: Any, setting: Setting, variant: Variant, batch_size: int = 256)
 def pictures(pipe: Any, latents: Tensor, batch_size: int = 128) -> Tensor:
     """Decoded pictures (n, 3, 128, 128) in [-1, 1], on the CPU."""
     chunks = latents.split(batch_size)
-    return torch.cat([decode(pipe.vae, chunk.to(pipe.vae.device)).cpu() for chunk in chunks])
+    return torch.cat(
+        [decode_latents(pipe.vae, chunk.to(pipe.vae.device)).cpu() for chunk in chunks]
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 _NAME = re.compile(r"checkpoint-(\d+)")
+_ASIDE = ".checkpoint-"
 
 
 def save_checkpoint(
@@ -38,7 +39,9 @@ def save_checkpoint(
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     final = output_dir / f"checkpoint-{step}"
-    aside = Path(tempfile.mkdtemp(prefix=".checkpoint-", dir=output_dir))
+    for left_over in output_dir.glob(f"{_ASIDE}*"):  # of a run that was killed while it wrote
+        shutil.rmtree(left_over)
+    aside = Path(tempfile.mkdtemp(prefix=_ASIDE, dir=output_dir))
     try:
         for stem, named in tensors.items():
             contiguous = {name: tensor.detach().contiguous() for name, tensor in named.items()}

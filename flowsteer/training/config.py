@@ -1,12 +1,10 @@
-"""The settings of training runs, by the flag names of diffusers' training scripts."""
+"""The settings of every training run, by the flag names of diffusers' training scripts."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 from typing import Literal
-
-from flowsteer.distill.methods import find_method
 
 
 @dataclass(frozen=True)
@@ -89,45 +87,3 @@ class TrainingConfig:
         if self.lr_scheduler == "cosine":
             rate *= 0.5 * (1 + math.cos(math.pi * progress))
         return rate * min(1.0, (step + 1) / (self.lr_warmup_steps + 1))
-
-
-@dataclass(frozen=True)
-class DistillationConfig(TrainingConfig):
-    """A run of `flowsteer distill`."""
-
-    output_dir: str = "student"
-    max_train_steps: int | None = 1000
-    """Stop after this many optimiser steps."""
-    pretrained_model_name_or_path: str = "emoji"
-    """The teacher: "emoji", a pipeline folder, or a hub id."""
-    method: str = "ota"
-    rank: int | None = 24
-    """Of the LoRA; None trains all weights."""
-    lora_alpha: float | None = None
-    """None means the rank."""
-    num_windows: int = 4
-    """K: the student's least number of steps."""
-    guidance_min: float | None = None
-    guidance_max: float | None = None
-    """The teacher's scale is drawn evenly between both; unset, the teacher's default."""
-    substeps: int = 7
-    """Teacher steps per window."""
-    share_at_hi: float = 0.0
-    """Share of times drawn at a window's start, where inference asks."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        find_method(self.method)
-        if self.num_windows < 1 or self.substeps < 1:
-            raise ValueError(
-                f"num_windows = {self.num_windows}, substeps = {self.substeps} must be at least 1"
-            )
-        if not 0 <= self.share_at_hi <= 1:
-            raise ValueError(f"share_at_hi = {self.share_at_hi} must lie in [0, 1]")
-        low, high = self.guidance_min, self.guidance_max
-        if low is None and high is None:
-            return
-        if low is None or high is None or not 1 <= low <= high < 100:
-            raise ValueError(
-                f"guidance_min = {low}, guidance_max = {high}: give both, 1 <= min <= max < 100"
-            )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Dataset
@@ -27,11 +28,18 @@ class NumberedBatches(Generic[Batch]):
         self._iterator: Iterator[Batch] = iter(())
 
     def __call__(self, index: int) -> Batch:
-        """Batch number `index`; asking in turn is quick, a jump restarts the workers."""
+        """Batch number `index`; asking in turn is quick, a jump restarts the workers.
+
+        Raises:
+            ValueError: as `make` does, in whatever process.
+        """
         if index != self._expected:
             self._iterator = self._loader(index)
         self._expected = index + self.stride
-        return next(self._iterator)
+        batch = next(self._iterator)
+        if isinstance(batch, _Refused):
+            raise ValueError(batch.message)
+        return batch
 
     def _loader(self, index: int) -> Iterator[Batch]:
         if self.num_workers == 0:
@@ -48,12 +56,21 @@ class NumberedBatches(Generic[Batch]):
         return iter(loader)
 
 
+class _Refused(NamedTuple):
+    """What a worker sends instead of a batch: its ValueError, without the worker's traceback."""
+
+    message: str
+
+
 class _Numbered(Dataset):
     def __init__(self, make: Callable[[int], Any]):
         self.make = make
 
     def __getitem__(self, index: int) -> Any:
-        return self.make(index)
+        try:
+            return self.make(index)
+        except ValueError as error:
+            return _Refused(str(error))
 
 
 def _one_thread(worker: int) -> None:
@@ -61,8 +78,10 @@ def _one_thread(worker: int) -> None:
 
 
 def seeded_generator(device: torch.device | str, *numbers: int) -> torch.Generator:
-    """A generator on `device` for one (seed, step, …): the same numbers give the same draws."""
-    seed = 0
-    for number in numbers:
-        seed = (seed * 1_000_003 + number + 1) % (2**63 - 1)
-    return torch.Generator(device).manual_seed(seed)
+    """A generator on `device` for one (seed, step, …): the same numbers give the same draws.
+
+    The numbers are hashed to 32 bits: torch's generator on the CPU reads no more of its seed, and
+    sums or products of them would soon meet again.
+    """
+    digest = hashlib.sha256(repr(numbers).encode()).digest()
+    return torch.Generator(device).manual_seed(int.from_bytes(digest[:4], "big"))

@@ -2,132 +2,186 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.metadata
 import os
-import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 from diffusers import StableDiffusion3Pipeline
-from torch import Tensor
 
 import flowsteer
-from flowsteer.distill.methods import find_method
-from flowsteer.distill.objectives import window_velocity_loss
-from flowsteer.distill.starts import Batch, Solve
-from flowsteer.flow import TimeWindows, guided, rectified_grid
+from flowsteer.models.autoencoder import decode_latents
 from flowsteer.models.lora import add_lora, save_lora
-from flowsteer.models.sd3 import SD3Field, TextCondition, compile_blocks, encode_prompts
+from flowsteer.models.sd3 import encode_prompts
 from flowsteer.students import StudentInfo
-from flowsteer.training.checkpoints import latest_checkpoint, steps_of
-from flowsteer.training.config import DistillationConfig
-from flowsteer.training.data import NumberedBatches, seeded_generator
-from flowsteer.training.loop import StepReport, train
+from flowsteer.training.checkpoints import latest_checkpoint, load_checkpoint, steps_of
+from flowsteer.training.data import NumberedBatches
+from flowsteer.training.distillation_config import DistillationConfig
+from flowsteer.training.draws import SampleBatch, draw_samples
+from flowsteer.training.loop import Rival, StepReport, Validation, train
+from flowsteer.training.networks import Networks, build_networks
+from flowsteer.training.objective import DistillationObjective, Embed, to_device
+from flowsteer.training.sources import Encode, Source
+from flowsteer.training.validation import DistanceToTeacher
 
-Prompts = Callable[[int], list[str]]
-
-
-@dataclass(frozen=True)
-class PromptBatch:
-    """Makes batch number n: prompts drawn from a list."""
-
-    texts: tuple[str, ...]
-    batch_size: int
-    seed: int
-
-    def __call__(self, index: int) -> list[str]:
-        """`batch_size` prompts, drawn with replacement."""
-        return random.Random(f"prompts/{self.seed}/{index}").choices(self.texts, k=self.batch_size)
+FIRST_VALIDATION_SAMPLE = 2**40  # training never gets there
 
 
 def distill(
     pipe: StableDiffusion3Pipeline,
-    prompts: Prompts,
+    source: Source,
     config: DistillationConfig,
     guidance_scale: float = 7.0,
     report_every: int = 1,
+    encode: Encode | None = None,
+    embed: Embed | None = None,
 ) -> Iterator[StepReport]:
     """Teach a student and save it as `config.output_dir/student`.
 
     Args:
         pipe: the teacher's pipeline; on return its transformer is the student.
-        prompts: number of a batch -> its prompts, `config.train_batch_size` of them. Picklable.
+        source: sample number -> prompt, and picture if the method needs data. Picklable.
         config: of the run.
-        guidance_scale: the teacher's, where the config gives no range.
+        guidance_scale: the teacher's, where the config gives no range; a student that teaches
+            itself (`config.student`) has none.
         report_every: steps between reports.
+        encode: the source's pictures -> latents on the device.
+        embed: prompts -> condition; None asks the pipeline's text encoders.
 
     Yields:
         StepReport, as `flowsteer.training.train`.
 
     Raises:
         TrainingDiverged: at a loss that is not finite.
+        ValueError: if the student to start from does not fit, or the method lacks its data.
     """
-    accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    on_cpu = pipe.device.type == "cpu"
+    accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=on_cpu)
     torch.manual_seed(config.seed)
-    student, teacher, lora = _networks(pipe, config, accelerator)
-    method = find_method(config.method)
-    shift = pipe.scheduler.config.shift
-    windows = TimeWindows.from_grid(rectified_grid(config.num_windows, shift))
-    solve = Solve(config.substeps, shift)
-    empty = encode_prompts(pipe, [""])
-    world, rank = accelerator.num_processes, accelerator.process_index
-    texts = NumberedBatches(prompts, config.dataloader_num_workers, world)
-
-    def losses(step: int, micro_step: int) -> Iterator[Tensor]:
-        index = (step * config.gradient_accumulation_steps + micro_step) * world + rank
-        cond = encode_prompts(pipe, texts(index))
-        generator = seeded_generator(accelerator.device, config.seed, index)
-        batch = _draw(pipe, cond, windows, config.share_at_hi, generator)
-        scale = draw_guidance(config, guidance_scale, len(batch.eps), generator)
-        segments = method.start(guided(teacher, scale, empty), batch, windows, solve)
-        for segment, depths in zip(segments, batch.depths, strict=True):
-            with accelerator.autocast():
-                loss = window_velocity_loss(student, segment, depths, cond)
-            # one window's graph at a time: this one is gone before the next window is solved
-            yield loss / windows.num_windows
-
+    networks = build_networks(pipe, config, accelerator)
+    scale = 1.0 if config.student else guidance_scale
+    objective = build_objective(pipe, source, config, scale, networks, accelerator, encode, embed)
+    rival = None
+    if networks.critic is not None:
+        rival = Rival(networks.critic, objective.critic_losses, config.critic_learning_rate)
+    validation = None
+    if config.validation_steps is not None:
+        measure = _validation(pipe, source, config, objective)
+        validation = Validation(measure, config.validation_steps)
     steps = 0
-    for report in train(pipe.transformer, losses, config, accelerator, report_every):
+    for report in train(
+        pipe.transformer,
+        objective.student_losses,
+        config,
+        accelerator,
+        report_every,
+        rival,
+        objective.metrics,
+        validation,
+    ):
         steps = report.step
         yield report
     if accelerator.is_main_process:
         if steps == 0:  # the run was complete already; only its student is written again
             done = latest_checkpoint(config.output_dir)
             steps = steps_of(done) if done else 0
-        low, high = guidance_range(config, guidance_scale)
-        info = StudentInfo(
-            method=config.method,
-            teacher=config.pretrained_model_name_or_path,
-            edges=windows.edges,
-            shift=shift,
-            guidance_range=(low, high),
-            lora_rank=config.rank,
-            lora_alpha=None if lora is None else lora.lora_alpha,
-            steps=steps,
-            versions=_versions(),
-        )
-        save_student(pipe.transformer, lora, info, Path(config.output_dir) / "student")
+        info = describe(config, objective, networks.lora, steps)
+        save_student(pipe.transformer, networks.lora, info, Path(config.output_dir) / "student")
 
 
-def guidance_range(config: DistillationConfig, default: float) -> tuple[float, float]:
-    """Lowest and highest scale of the teacher."""
-    if config.guidance_min is None or config.guidance_max is None:
-        return default, default
-    return config.guidance_min, config.guidance_max
+def build_objective(
+    pipe: Any,
+    source: Source,
+    config: DistillationConfig,
+    guidance_scale: float,
+    networks: Networks,
+    accelerator: Accelerator,
+    encode: Encode | None,
+    embed: Embed | None,
+) -> DistillationObjective:
+    """The run's losses: networks, windows and samples, put together."""
+    shift = pipe.scheduler.config.shift
+    windows = config.edges(shift)
+    size, k = config.train_batch_size, windows.num_windows
+    make = SampleBatch(source, config.seed, size, latent_shape(pipe), k)
+    workers, world = config.dataloader_num_workers, accelerator.num_processes
+    return DistillationObjective(
+        config=config,
+        accelerator=accelerator,
+        student=networks.student,
+        teacher=networks.teacher,
+        empty=to_device(encode_prompts(pipe, [""]), accelerator.device),
+        windows=windows,
+        shift=shift,
+        guidance_range=config.guidance_range(guidance_scale),
+        batches=NumberedBatches(make, workers, world),
+        embed=embed or partial(encode_prompts, pipe),
+        encode=encode,
+        critic=networks.critic,
+    )
 
 
-def draw_guidance(
-    config: DistillationConfig, default: float, count: int, generator: torch.Generator
-) -> Tensor:
-    """One scale a sample (FlowSteer, section 4.1: U[7, 13] for SD3): (count,)."""
-    low, high = guidance_range(config, default)
-    return low + (high - low) * torch.rand(count, generator=generator, device=generator.device)
+def latent_shape(pipe: Any) -> tuple[int, int, int]:
+    """(c, h, w) of the pipeline's latents."""
+    config = pipe.transformer.config
+    return config.in_channels, config.sample_size, config.sample_size
+
+
+def _validation(
+    pipe: Any, source: Source, config: DistillationConfig, objective: DistillationObjective
+) -> DistanceToTeacher:
+    """Fixed noises and prompts, which training never draws."""
+    first = FIRST_VALIDATION_SAMPLE
+    numbers = range(first, first + config.num_validation_images)
+    draws = draw_samples(config.seed, numbers, latent_shape(pipe), 1)
+    low, high = objective.guidance_range
+    return DistanceToTeacher(
+        student=objective.student,
+        teacher=objective.teacher,
+        empty=objective.empty,
+        guidance_scale=(low + high) / 2,
+        windows=objective.windows,
+        shift=objective.shift,
+        eps=draws.eps.to(objective.accelerator.device),
+        cond=to_device(objective.embed(source(numbers).texts), objective.accelerator.device),
+        decode=None if config.report_to == "none" else partial(decode_latents, pipe.vae),
+    )
+
+
+def describe(
+    config: DistillationConfig, objective: DistillationObjective, lora: Any, steps: int
+) -> StudentInfo:
+    """What the student's folder says of it."""
+    settings = {
+        "learning_rate": config.learning_rate,
+        "train_batch_size": config.train_batch_size,
+        "substeps": config.substeps,
+        "solver": config.solver,
+        "share_at_hi": config.share_at_hi,
+        "share_on_policy": config.share_on_policy,
+        "student": config.student,
+    }
+    if config.uses_critic:
+        names = ("adversarial_loss", "lambda_adv", "lambda_fm", "critic_learning_rate")
+        settings |= {name: getattr(config, name) for name in names}
+    return StudentInfo(
+        method=config.method,
+        teacher=config.pretrained_model_name_or_path,
+        edges=objective.windows.edges,
+        shift=objective.shift,
+        guidance_range=objective.guidance_range,
+        lora_rank=config.rank,
+        lora_alpha=None if lora is None else lora.lora_alpha,
+        steps=steps,
+        settings=settings,
+        versions=_versions(),
+    )
 
 
 def save_student(transformer, lora, info: StudentInfo, folder: Path) -> None:
@@ -148,35 +202,32 @@ def save_student(transformer, lora, info: StudentInfo, folder: Path) -> None:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _networks(pipe, config: DistillationConfig, accelerator: Accelerator):
-    """The student's and the teacher's fields; the teacher is a frozen copy in compute precision."""
-    pipe.to(accelerator.device)
-    precision = torch.bfloat16 if config.mixed_precision == "bf16" else pipe.transformer.dtype
-    frozen = copy.deepcopy(pipe.transformer).requires_grad_(False).eval().to(precision)
-    for part in (pipe.vae, pipe.text_encoder, pipe.text_encoder_2):
-        part.requires_grad_(False)
-    if config.rank is None:
-        lora = None
-        pipe.transformer.float().requires_grad_(True)
-    else:
-        lora = add_lora(pipe.transformer, config.rank, config.lora_alpha)
-    pipe.transformer.train()
-    if config.compile:
-        compile_blocks(frozen)
-        compile_blocks(pipe.transformer)
-    return SD3Field(pipe.transformer), SD3Field(frozen), lora
+def load_checkpoint_student(
+    pipe: StableDiffusion3Pipeline, folder: str | Path, config: DistillationConfig
+) -> dict[str, Any]:
+    """Make the pipeline's transformer the averaged student of a checkpoint, in place.
 
+    Args:
+        pipe: the teacher's.
+        folder: a checkpoint of the run.
+        config: the run's.
 
-def _draw(
-    pipe, cond: TextCondition, windows: TimeWindows, share_at_hi: float, generator: torch.Generator
-) -> Batch:
-    """Noise of the pipeline's latent shape and a time in every window for each prompt."""
-    config = pipe.transformer.config
-    shape = (len(cond.pooled), config.in_channels, config.sample_size, config.sample_size)
-    eps = torch.randn(shape, generator=generator, device=generator.device)
-    size = (2, windows.num_windows, shape[0])
-    depths, at_hi = torch.rand(size, generator=generator, device=generator.device)
-    return Batch(eps, depths * (at_hi >= share_at_hi), cond)
+    Returns:
+        The checkpoint's state: training seconds, samples.
+
+    Raises:
+        ValueError: if the checkpoint is damaged, or of a run with other settings.
+    """
+    _, tensors, state = load_checkpoint(folder)
+    if config.rank is not None:
+        add_lora(pipe.transformer, config.rank, config.lora_alpha)
+    parameters = dict(pipe.transformer.named_parameters())
+    if missing := tensors["ema"].keys() - parameters.keys():
+        raise ValueError(f"{folder} averages {min(missing)}, which the network lacks; check rank")
+    with torch.no_grad():
+        for name, average in tensors["ema"].items():
+            parameters[name].copy_(average)
+    return state
 
 
 def _versions() -> dict[str, str]:

@@ -31,13 +31,14 @@ class ExponentialMovingAverage:
     def applied(self) -> Iterator[None]:
         """Inside, the parameters hold their averages; after, their own values again."""
         own = {name: p.detach().clone() for name, p in self.parameters.items()}
-        self._write(self.averages)
+        self.write(self.averages)
         try:
             yield
         finally:
-            self._write(own)
+            self.write(own)
 
     @torch.no_grad()
-    def _write(self, values: Mapping[str, Tensor]) -> None:
+    def write(self, values: Mapping[str, Tensor]) -> None:
+        """Give the parameters these values."""
         for name, parameter in self.parameters.items():
             parameter.copy_(values[name])

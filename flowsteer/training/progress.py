@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from accelerate import PartialState
 from tqdm import tqdm
 
 from flowsteer.training.config import TrainingConfig
+from flowsteer.training.log import TrainingLog, to_row
 from flowsteer.training.loop import StepReport
 
 
@@ -17,14 +19,15 @@ def watch(
 ) -> Iterator[StepReport]:
     """Pass reports through, showing loss, samples/s and time left.
 
-    With `report_to="tensorboard"` the scalars go to `config.output_dir/logs` too.
+    Every report is a line of `config.output_dir/log.jsonl`. With `report_to="tensorboard"`
+    scalars and pictures go to `config.output_dir/logs` too.
 
     Raises:
         ValueError: if tensorboard is asked for and not installed.
     """
     main = PartialState().is_main_process
     make_writer = _writer_class(config) if main else None
-    writer = None
+    writer, log = None, TrainingLog(config.output_dir)
     bar = tqdm(
         total=config.max_train_steps,
         desc=description,
@@ -39,20 +42,24 @@ def watch(
                 f"loss {report.loss:.4f}, {report.samples_per_second:.0f} samples/s, "
                 f"{clock(report.seconds_left)} left"
             )
+            if main:
+                log.add(report)
             if make_writer is not None:
                 # not before the first step: a run that is refused writes nothing
                 writer = writer or make_writer(str(Path(config.output_dir) / "logs"))
-                scalars = {
-                    "loss": report.loss,
-                    "grad_norm": report.grad_norm,
-                    "learning_rate": report.learning_rate,
-                    "samples_per_second": report.samples_per_second,
-                    **report.metrics,
-                }
-                for name, value in scalars.items():
-                    writer.add_scalar(name, value, report.step)
-                writer.flush()  # readable at once, and after a run that is cut short
+                _write_events(writer, report)
             yield report
+
+
+def _write_events(writer: Any, report: StepReport) -> None:
+    """One report's scalars, and its picture if it has one, for tensorboard."""
+    values = to_row(report)
+    for name, value in values.items():
+        if name != "step":
+            writer.add_scalar(name, value, report.step)
+    if report.picture is not None:
+        writer.add_image("teacher above student", report.picture, report.step)
+    writer.flush()  # readable at once, and after a run that is cut short
 
 
 def clock(seconds: float) -> str:

@@ -1,8 +1,8 @@
 """`distill` on a tiny SD3 pipeline: what it writes, how it resumes, that it learns."""
 
 import copy
-import dataclasses
 import json
+import math
 
 import pytest
 import torch
@@ -11,10 +11,11 @@ from safetensors.torch import load_file
 from flowsteer.emoji.pipeline import build_pipeline
 from flowsteer.flow import rectified_grid, rollout
 from flowsteer.models import SD3Field, encode_prompts, fold_pipeline
-from flowsteer.training.config import DistillationConfig
-from flowsteer.training.distillation import PromptBatch, distill
+from flowsteer.training.distillation import distill, load_checkpoint_student
+from flowsteer.training.distillation_config import DistillationConfig
+from flowsteer.training.sources import Drawn, PromptSource
 
-PROMPTS = PromptBatch(("koala", "a pizza", "two foxes"), batch_size=2, seed=0)
+PROMPTS = PromptSource(("koala", "a pizza", "two foxes"), seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +40,10 @@ def config(folder, **settings):
     return DistillationConfig(output_dir=str(folder), **(defaults | settings))
 
 
-def run(teacher, cfg, stop_after=None, prompts=PROMPTS):
+def run(teacher, cfg, stop_after=None, source=PROMPTS, encode=None):
     pipe = copy.deepcopy(teacher)
     reports = []
-    for report in distill(pipe, prompts, cfg, guidance_scale=3.0):
+    for report in distill(pipe, source, cfg, guidance_scale=3.0, encode=encode):
         reports.append(report)
         if report.step == stop_after:
             break
@@ -98,8 +99,7 @@ def test_the_student_comes_closer_to_the_guided_teacher(teacher, tmp_path):
     """On fresh noise: four unguided calls after, against before, distilling."""
     settings = {"learning_rate": 1e-2, "rank": 8, "train_batch_size": 6, "substeps": 2}
     cfg = config(tmp_path, max_train_steps=40, **settings)
-    prompts = dataclasses.replace(PROMPTS, batch_size=6)
-    student, reports = run(teacher, cfg, prompts=prompts)
+    student, reports = run(teacher, cfg)
     noise = torch.randn(6, 16, 16, 16, generator=torch.Generator().manual_seed(9))
     texts = ["koala", "a pizza", "two foxes"] * 2
     target = teacher(
@@ -130,6 +130,13 @@ def test_the_student_comes_closer_to_the_guided_teacher(teacher, tmp_path):
         ({"guidance_min": 3.0}, "give both"),
         ({"guidance_min": 5.0, "guidance_max": 3.0}, "1 <= min <= max"),
         ({"share_at_hi": 1.5}, "share_at_hi = 1.5"),
+        ({"method": "reflow", "num_windows": 4}, "num_windows = 4: the method 'reflow' has 1"),
+        ({"method": "perflow", "share_on_policy": 0.5}, "does not start windows from states"),
+        ({"share_on_policy": -0.1}, "share_on_policy = -0.1"),
+        ({"lambda_adv": math.nan}, "lambda_adv = nan"),
+        ({"critic_learning_rate": 0.0}, "critic_learning_rate = 0.0"),
+        ({"critic_depth": 0}, "critic_depth = 0"),
+        ({"validation_steps": 0}, "validation_steps = 0"),
     ],
 )
 def test_bad_settings(tmp_path, settings, message):
@@ -141,3 +148,122 @@ def test_bad_rank_writes_nothing(teacher, tmp_path):
     with pytest.raises(ValueError, match="rank = 0"):
         run(teacher, config(tmp_path / "out", rank=0))
     assert not (tmp_path / "out").exists()
+
+
+class PictureSource:
+    """Noise for pictures: enough for a method that wants some."""
+
+    def __call__(self, numbers):
+        generator = torch.Generator().manual_seed(numbers.start)
+        pictures = torch.randn(len(numbers), 16, 16, 16, generator=generator)
+        return Drawn(["koala"] * len(numbers), pictures)
+
+
+@pytest.mark.parametrize(
+    ("settings", "edges"),
+    [
+        ({"method": "reflow"}, [1, 0]),
+        ({"method": "perflow", "adversarial": True}, [1, 0.9, 0.75, 0.5, 0]),
+        ({"method": "perflow", "grid": "stock"}, [1, 0.8577, 0.6022, 0.0089, 0]),
+        ({"method": "flowsteer", "num_windows": 2, "share_on_policy": 0.5}, [1, 0.75, 0]),
+        ({"method": "flowsteer", "num_windows": 8, "critic_states": "rollout"}, None),
+        ({"method": "ota", "solver": "multistep", "substeps": 2}, [1, 0.9, 0.75, 0.5, 0]),
+        ({"method": "ota", "gradient_checkpointing": True}, [1, 0.9, 0.75, 0.5, 0]),
+        ({"method": "ota", "offload_text_encoders": True}, [1, 0.9, 0.75, 0.5, 0]),
+    ],
+)
+def test_every_method_and_option_makes_a_student(teacher, tmp_path, settings, edges):
+    cfg = config(tmp_path, max_train_steps=2, **settings)
+    _, reports = run(teacher, cfg, source=PictureSource(), encode=lambda pictures: pictures)
+    info = json.loads((tmp_path / "student" / "flowsteer.json").read_text())
+    assert edges is None or info["edges"] == pytest.approx(edges, abs=5e-5)
+    assert len(info["edges"]) == cfg.windows + 1
+    assert all(math.isfinite(report.loss) and report.grad_norm > 0 for report in reports)
+    assert ("critic_loss" in reports[0].metrics) == cfg.uses_critic
+    assert -1 <= reports[0].metrics["cosine"] <= 1
+
+
+def test_gradient_checkpointing_changes_no_number(teacher, tmp_path):
+    plain, _ = run(teacher, config(tmp_path / "plain"))
+    frugal, _ = run(teacher, config(tmp_path / "frugal", gradient_checkpointing=True))
+    expected = dict(plain.transformer.named_parameters())
+    for name, parameter in frugal.transformer.named_parameters():
+        torch.testing.assert_close(parameter, expected[name], rtol=1e-5, atol=1e-7)
+
+
+def test_perflow_without_pictures_says_what_to_give(teacher, tmp_path):
+    with pytest.raises(ValueError, match="give --train_data_dir, or use ota"):
+        run(teacher, config(tmp_path / "out", method="perflow"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_critic_resumes_bitwise(teacher, tmp_path):
+    settings = {"method": "flowsteer", "num_windows": 2, "critic_learning_rate": 1e-2}
+    run(teacher, config(tmp_path / "whole", **settings))
+    run(teacher, config(tmp_path / "parts", **settings), stop_after=3)
+    cfg = config(tmp_path / "parts", **settings, resume_from_checkpoint="latest")
+    _, reports = run(teacher, cfg)
+    assert [r.step for r in reports] == [3, 4]
+    for file in ("model", "ema", "optimizer", "critic_model", "critic_optimizer"):
+        one, two = (
+            load_file(tmp_path / name / "checkpoint-4" / f"{file}.safetensors")
+            for name in ("whole", "parts")
+        )
+        assert one.keys() == two.keys() and one
+        assert all(tensor.equal(two[name]) for name, tensor in one.items()), file
+    first = load_file(tmp_path / "whole" / "checkpoint-2" / "critic_model.safetensors")
+    last = load_file(tmp_path / "whole" / "checkpoint-4" / "critic_model.safetensors")
+    assert any(not tensor.equal(last[name]) for name, tensor in first.items())
+
+
+def test_a_run_does_not_resume_from_another_kind_of_run(teacher, tmp_path):
+    run(teacher, config(tmp_path))
+    cfg = config(tmp_path, rank=2, resume_from_checkpoint="latest")
+    with pytest.raises(ValueError, match="other parameters than this run trains"):
+        run(teacher, cfg)
+    cfg = config(tmp_path, method="flowsteer", resume_from_checkpoint="latest")
+    with pytest.raises(ValueError, match="critic_model holds other parameters"):
+        run(teacher, cfg)
+
+
+@pytest.mark.parametrize("rank", [4, None])
+def test_student_of_a_checkpoint_is_the_student_that_was_saved(teacher, tmp_path, rank):
+    cfg = config(tmp_path, rank=rank, learning_rate=1e-2)
+    final, _ = run(teacher, cfg)
+    loaded = copy.deepcopy(teacher)
+    state = load_checkpoint_student(loaded, tmp_path / "checkpoint-4", cfg)
+    assert state["samples"] == 8 and state["seconds"] > 0
+    expected = dict(final.transformer.named_parameters())
+    for name, parameter in loaded.transformer.named_parameters():
+        assert torch.equal(parameter, expected[name]), name
+
+
+def test_second_round_of_reflow_starts_from_the_first(teacher, tmp_path):
+    """It teaches itself, unguided: with no step taken it is the first round's student."""
+    first, _ = run(teacher, config(tmp_path / "1", method="reflow", learning_rate=1e-2))
+    settings = {"method": "reflow", "student": str(tmp_path / "1" / "student")}
+    second, _ = run(teacher, config(tmp_path / "2", learning_rate=1e-9, **settings))
+    x, t, cond = torch.randn(2, 16, 16, 16), torch.ones(2), encode_prompts(teacher, ["koala", "x"])
+    with torch.no_grad():
+        expected = SD3Field(first.transformer)(x, t, cond)
+        got = SD3Field(second.transformer)(x, t, cond)
+        base = SD3Field(teacher.transformer)(x, t, cond)
+    change = (expected - base).norm()
+    assert change > 1e-3 * base.norm()
+    assert (got - expected).norm() < 0.02 * change  # bf16 on disk
+    info = json.loads((tmp_path / "2" / "student" / "flowsteer.json").read_text())
+    assert info["guidance_range"] == [1, 1]
+    assert info["settings"]["student"] == settings["student"]
+    with pytest.raises(ValueError, match="give --rank 4"):
+        run(teacher, config(tmp_path / "3", rank=8, **settings))
+
+
+def test_validation_measures_the_averaged_student(teacher, tmp_path):
+    cfg = config(tmp_path, validation_steps=2, num_validation_images=3, report_to="tensorboard")
+    _, reports = run(teacher, cfg)
+    measured = {r.step: r.metrics.get("distance_to_teacher") for r in reports}
+    assert [step for step, distance in measured.items() if distance is not None] == [2, 4]
+    assert 0 < measured[4] < 2 and measured[2] != measured[4]
+    picture = reports[-1].picture
+    assert picture.shape == (3, 2 * 128, 3 * 128)
+    assert picture.min() >= 0 and picture.max() <= 1

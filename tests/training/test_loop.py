@@ -9,6 +9,7 @@ from torch import nn
 
 from flowsteer.training import TrainingConfig, TrainingDiverged, latest_checkpoint, train
 from flowsteer.training.data import NumberedBatches, seeded_generator
+from flowsteer.training.loop import Rival, Validation
 
 
 def make_model():
@@ -164,3 +165,68 @@ def test_numbered_batches_are_the_same_from_workers():
 
 def square(index):
     return index**2
+
+
+def test_rival_trains_beside_the_model(tmp_path):
+    """Each is moved by its own losses alone, at its own rate, and both are saved."""
+    model, rival = make_model(), make_model()
+    before = [p.detach().clone() for p in rival.parameters()]
+    alone = make_model()
+    run(alone, config(tmp_path / "alone"))
+    reports = list(
+        train(
+            model,
+            regression(model),
+            config(tmp_path / "both"),
+            Accelerator(cpu=True),
+            rival=Rival(rival, regression(rival), 1e-3),
+        )
+    )
+    for expected, got in zip(alone.parameters(), model.parameters(), strict=True):
+        assert torch.equal(expected, got)
+    steps = [(p - b).abs().max() for p, b in zip(rival.parameters(), before, strict=True)]
+    assert 0 < max(steps) < 12 * 1.1e-3
+    assert reports[0].metrics["critic_loss"] == pytest.approx(reports[0].loss)
+    assert reports[0].metrics["critic_grad_norm"] > 0
+
+
+def test_rival_that_diverges_stops_the_run(tmp_path):
+    model, rival = make_model(), make_model()
+
+    def wild(step, micro_step):
+        yield rival(torch.ones(1, 3)).sum() * (math.inf if step == 5 else 1.0)
+
+    reports = train(
+        model,
+        regression(model),
+        config(tmp_path),
+        Accelerator(cpu=True),
+        rival=Rival(rival, wild, 1e-3),
+    )
+    with pytest.raises(TrainingDiverged, match="critic_loss = .* at step 6"):
+        list(reports)
+    assert latest_checkpoint(tmp_path).name == "checkpoint-4"
+
+
+def test_validation_sees_the_averages_and_leaves_the_parameters(tmp_path):
+    model, seen = make_model(), []
+    alone = make_model()
+    run(alone, config(tmp_path / "alone"))
+
+    def measure():
+        seen.append(model[0].weight.detach().clone())
+        return {"seen": float(len(seen))}, None
+
+    reports = list(
+        train(
+            model,
+            regression(model),
+            config(tmp_path / "watched"),
+            Accelerator(cpu=True),
+            validation=Validation(measure, every=5),
+        )
+    )
+    assert [r.step for r in reports if "seen" in r.metrics] == [5, 10, 12]
+    assert torch.equal(seen[-1], alone[0].weight)  # the averages, at the end
+    for expected, got in zip(alone.parameters(), model.parameters(), strict=True):
+        assert torch.equal(expected, got)

@@ -1,0 +1,122 @@
+"""The networks of a distillation: teacher, student, critic."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from diffusers import StableDiffusion3Pipeline
+from torch import Tensor, nn
+
+from flowsteer.distill.critic import TrajectoryCritic
+from flowsteer.models.critic import build_critic
+from flowsteer.models.lora import add_lora, load_lora
+from flowsteer.models.sd3 import SD3Field, TextCondition, compile_blocks
+from flowsteer.students import LORA_FILE, Student, find_student
+from flowsteer.training.distillation_config import DistillationConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Networks:
+    """Who takes part."""
+
+    student: AutocastField
+    teacher: SD3Field
+    critic: TrajectoryCritic | None
+    lora: Any  # peft's LoraConfig; None for a full student
+
+
+class AutocastField:
+    """A field that computes under the accelerator's autocast and answers in float32."""
+
+    def __init__(self, transformer: nn.Module, accelerator: Accelerator):
+        self.transformer, self.accelerator = transformer, accelerator
+        self.field = SD3Field(transformer)
+
+    def __call__(self, x: Tensor, t: Tensor, cond: TextCondition) -> Tensor:
+        """Velocity at states x (b, c, h, w) and times t (b,): (b, c, h, w), float32."""
+        with self.accelerator.autocast():
+            return self.field(x, t, cond).float()
+
+
+def build_networks(
+    pipe: StableDiffusion3Pipeline, config: DistillationConfig, accelerator: Accelerator
+) -> Networks:
+    """The student in place of the pipeline's transformer; teacher and critic are made from it.
+
+    Raises:
+        ValueError: if the student to start from is unknown or does not fit.
+    """
+    pipe.to(accelerator.device)
+    for part in (pipe.vae, pipe.text_encoder, pipe.text_encoder_2, pipe.text_encoder_3):
+        if part is not None:
+            part.requires_grad_(False)
+    if config.offload_text_encoders:
+        for encoder in (pipe.text_encoder, pipe.text_encoder_2, pipe.text_encoder_3):
+            if encoder is not None:
+                encoder.to("cpu")
+    critic = None
+    if config.uses_critic:
+        critic = build_critic(
+            pipe.transformer,
+            config.critic_depth,
+            config.critic_training,
+            config.critic_heads,
+            config.critic_logits,
+        ).to(accelerator.device)
+    first = find_student(config.student)
+    if first is not None and not first.is_lora:
+        if config.rank is not None:
+            raise ValueError(
+                f"rank = {config.rank}: the student {first.name!r} is a whole transformer, and a"
+                " LoRA on it would not fit its teacher; give --rank None"
+            )
+        _take_transformer(pipe, first)
+    precision = torch.bfloat16 if config.mixed_precision == "bf16" else pipe.transformer.dtype
+    lora = _add_adapters(pipe.transformer, config, first)
+    frozen = copy.deepcopy(pipe.transformer).requires_grad_(False).eval()
+    nn.Module.to(frozen, precision)  # diffusers' own warns of parts to keep in float32: none here
+    if config.rank is None:
+        pipe.transformer.float().requires_grad_(True)
+    pipe.transformer.train()
+    if config.gradient_checkpointing:
+        pipe.transformer.enable_gradient_checkpointing()
+    if config.compile:
+        compile_blocks(frozen.transformer_blocks)
+        compile_blocks(pipe.transformer.transformer_blocks)
+        if critic is not None:
+            compile_blocks(critic.backbone.blocks)  # type: ignore[arg-type]
+    return Networks(AutocastField(pipe.transformer, accelerator), SD3Field(frozen), critic, lora)
+
+
+def _add_adapters(transformer: nn.Module, config: DistillationConfig, first: Student | None):
+    """Adapters for a LoRA student, those of an earlier round if there was one."""
+    if first is not None and first.is_lora:
+        if config.rank is None or config.rank != first.info.lora_rank:
+            raise ValueError(
+                f"rank = {config.rank}: the student {first.name!r} that is to be taught further has"
+                f" rank {first.info.lora_rank}; give --rank {first.info.lora_rank}"
+            )
+        lora = add_lora(transformer, config.rank, first.info.lora_alpha)
+        load_lora(transformer, first.folder / LORA_FILE)
+        return lora
+    if config.rank is None:
+        return None
+    return add_lora(transformer, config.rank, config.lora_alpha)
+
+
+def _take_transformer(pipe: StableDiffusion3Pipeline, student: Student) -> None:
+    """The full student's transformer in place of the teacher's, as folded as that was."""
+    taught = type(pipe.transformer).from_pretrained(
+        str(Path(student.folder)),
+        subfolder="transformer",
+        dtype=pipe.transformer.dtype,
+        use_safetensors=True,
+        local_files_only=True,
+    )
+    taught.set_attn_processor(pipe.transformer.attn_processors)
+    pipe.transformer = taught.to(pipe.transformer.device)
