@@ -49,6 +49,7 @@ COMMANDS = {
     "bench": Entry("bench", "Bench", "time student, teacher, imports and the app here"),
     "distill": Entry("distill", "Distill", "teach a few-step student"),
     "evaluate": Entry("evaluate", "Evaluate", "measure a student beside its teacher"),
+    "reproduce": Entry("reproduce", "Reproduce", "mismatch, scheduler and ablation of the paper"),
     "emoji data": Entry("emoji", "EmojiData", "build the emoji art from its npm packages"),
     "emoji autoencoder": Entry("emoji_training", "EmojiAutoencoder", "train the autoencoder"),
     "emoji report": Entry("evaluate", "EmojiReport", "measure the teacher and its few-step rows"),

@@ -2,6 +2,8 @@
 
 from flowsteer.measure.bootstrap import (
     Interval,
+    crossed_bootstrap,
+    crossed_interval,
     mean_interval,
     paired_bootstrap,
     stratified_interval,
@@ -10,11 +12,15 @@ from flowsteer.measure.bootstrap import (
 from flowsteer.measure.distances import relative_l2
 from flowsteer.measure.frechet import frechet_distance, frechet_from_moments
 from flowsteer.measure.images import psnr
+from flowsteer.measure.latents import latent_distance
 
 __all__ = [
     "Interval",
+    "crossed_bootstrap",
+    "crossed_interval",
     "frechet_distance",
     "frechet_from_moments",
+    "latent_distance",
     "mean_interval",
     "paired_bootstrap",
     "psnr",

@@ -116,21 +116,108 @@ def paired_bootstrap(
     return mean_interval(first - second, confidence, num_resamples, seed)
 
 
+def crossed_interval(
+    values: Tensor | Sequence[Sequence[float]],
+    confidence: float = 0.95,
+    num_resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Mean of the scores of s training runs on n prompts, with runs and prompts both resampled.
+
+    Rows and columns are drawn independently and every pair of a row and a column drawn counts
+    (Owen 2007, "The pigeonhole bootstrap"), so the interval holds both what another choice of
+    prompts and what another training seed would change. With s rows the spread between seeds comes
+    out too small by the factor sqrt(1 - 1/s), and one row tells nothing of it: its interval is over
+    prompts alone.
+
+    Args:
+        values: (s, n) scores, a row for each run.
+        confidence: share of resamplings inside the interval.
+        num_resamples: how many resamplings.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: if values is empty, not two-dimensional or not finite.
+    """
+    scores = _matrix(values)
+    runs, prompts = scores.shape
+    generator = torch.Generator().manual_seed(seed)
+    means = []
+    for rows in _chunks(num_resamples):
+        run = torch.randint(runs, (rows, runs), generator=generator)
+        prompt = torch.randint(prompts, (rows, prompts), generator=generator)
+        # a run drawn twice weighs twice: (rows, s) weights give (rows, n) means over the runs
+        weights = torch.nn.functional.one_hot(run, runs).sum(1).double() / runs
+        means.append((weights @ scores).gather(1, prompt).mean(dim=1))
+    return _percentiles(float(scores.mean()), torch.cat(means), confidence)
+
+
+def crossed_bootstrap(
+    a: Tensor | Sequence[Sequence[float]],
+    b: Tensor | Sequence[Sequence[float]],
+    confidence: float = 0.95,
+    num_resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Difference ``mean(a) - mean(b)`` of two systems over the same seeds and prompts.
+
+    As `paired_bootstrap`, with the training seed as a second thing that pairs are drawn over.
+
+    Args:
+        a: (s, n) scores of one system: a row a training seed, a column a prompt.
+        b: (s, n) scores of the other in the same order, or (1, n) of one that has no seeds, such
+            as a teacher.
+        confidence: share of resamplings inside the interval.
+        num_resamples: how many resamplings.
+        seed: of the resampling.
+
+    Raises:
+        ValueError: if the shapes do not pair, or the scores are empty or not finite.
+    """
+    first, second = _matrix(a), _matrix(b)
+    if first.shape[1] != second.shape[1] or len(second) not in (1, len(first)):
+        raise ValueError(
+            f"scores of shapes {tuple(first.shape)} and {tuple(second.shape)} make no pairs; give "
+            "as many prompts, and as many seeds or one"
+        )
+    return crossed_interval(first - second, confidence, num_resamples, seed)
+
+
+def _matrix(values: Tensor | Sequence[Sequence[float]]) -> Tensor:
+    matrix = torch.as_tensor(values).detach().double().cpu()
+    if matrix.ndim != 2 or matrix.numel() == 0:
+        raise ValueError(
+            f"values have shape {tuple(matrix.shape)}; give (s, n), a row a run and a column a "
+            "prompt"
+        )
+    _check_finite(matrix)
+    return matrix
+
+
 def _vector(values: Tensor | Sequence[float]) -> Tensor:
     vector = torch.as_tensor(values).detach().double().cpu()
     if vector.ndim != 1 or len(vector) == 0:
         raise ValueError(f"values have shape {tuple(vector.shape)}; give (n,) with n of at least 1")
-    if not bool(torch.isfinite(vector).all()):
-        raise ValueError("values hold NaN or infinity; leave out the runs that failed, and say so")
+    _check_finite(vector)
     return vector
 
 
-def _resampled_means(values: Tensor, num_resamples: int, generator: torch.Generator) -> Tensor:
+def _check_finite(values: Tensor) -> None:
+    if not bool(torch.isfinite(values).all()):
+        raise ValueError("values hold NaN or infinity; leave out the runs that failed, and say so")
+
+
+def _chunks(num_resamples: int) -> list[int]:
+    """How many resamplings to make at once, in turn."""
     if num_resamples < 1:
         raise ValueError(f"num_resamples is {num_resamples}; give at least 1")
+    whole, rest = divmod(num_resamples, _RESAMPLES_AT_ONCE)
+    return [_RESAMPLES_AT_ONCE] * whole + [rest] * (rest > 0)
+
+
+def _resampled_means(values: Tensor, num_resamples: int, generator: torch.Generator) -> Tensor:
     means = []
-    for start in range(0, num_resamples, _RESAMPLES_AT_ONCE):
-        rows = min(_RESAMPLES_AT_ONCE, num_resamples - start)
+    for rows in _chunks(num_resamples):
         index = torch.randint(len(values), (rows, len(values)), generator=generator)
         means.append(values[index].mean(dim=1))
     return torch.cat(means)

@@ -1,0 +1,176 @@
+"""How large a reproduction is, and the rows of its ablation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from flowsteer.emoji.prompts import TASKS
+from flowsteer.evaluation.solvers import REFERENCE_SUBSTEPS, SUBSTEPS
+
+TABLES = {
+    "0": "what there is to distil",
+    "1": "mismatch of interpolated starts",
+    "2": "stock against rectified scheduler",
+    "tuning": "learning rates, chosen on dev prompts",
+    "3": "ablation",
+    "4": "beyond the paper",
+    "5": "solvers of the teacher's rollout",
+}
+NUM_WINDOWS = 4  # K of every row but ReFlow's: the paper's four steps
+
+Flags = Mapping[str, Any]
+"""Flags of `flowsteer distill` by name."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to train, as a row of the ablation."""
+
+    label: str
+    flags: Flags
+    paper: tuple[float, float] | None = None
+    """PickScore and HPSv2 that the paper reports for it (SD3-Medium)."""
+
+    @property
+    def grid(self) -> str:
+        """On whose edges it trains and runs."""
+        return self.flags.get("grid", "rectified")
+
+
+# Table 5 of the paper makes each addition alone; "OTA +scheduler" and ReFlow are ours.
+ROWS = {
+    "perflow": Row("PeRFlow", {"method": "perflow", "grid": "stock"}, (22.19, 26.36)),
+    "perflow-ota": Row("+OTA", {"method": "ota", "grid": "stock"}, (22.23, 26.79)),
+    "perflow-adversarial": Row(
+        "+adversarial",
+        {"method": "perflow", "grid": "stock", "adversarial": True},
+        (22.18, 27.73),
+    ),
+    "perflow-scheduler": Row("+scheduler", {"method": "perflow"}, (22.50, 27.75)),
+    "all": Row("all (FlowSteer)", {"method": "flowsteer"}, (22.39, 28.60)),
+    "ota-scheduler": Row("OTA +scheduler", {"method": "ota"}),
+    "reflow": Row("ReFlow, K = 1", {"method": "reflow"}),
+}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Sizes of a reproduction.
+
+    Raises:
+        ValueError: if a size does not divide as it must.
+    """
+
+    model: str
+    """"emoji", or "tiny": random weights of the same architecture, for tests."""
+    flags: Flags
+    """Of every training run, beside its row's."""
+    num_prompts: int
+    """Test prompts; an equal share of each task."""
+    dev_prompts: int
+    """Dev prompts that learning rates are chosen on."""
+    seeds: tuple[int, ...]
+    """Training seeds of the ablation."""
+    checkpoints: int
+    """Kept in a run of the ablation; those of its second half are evaluated."""
+    tuning_steps: int
+    learning_rates: tuple[float, ...]
+    """The grid that every row is tuned on."""
+    step_counts: tuple[int, ...]
+    """N of the scheduler's table."""
+    variants: Mapping[str, tuple[float, ...]] = field(
+        default_factory=lambda: MappingProxyType(
+            {"share_at_hi": (0.0, 0.5, 0.8, 1.0), "share_on_policy": (0.0, 0.5, 1.0)}
+        )
+    )
+    """Flags beyond the paper and the values to try, one run each."""
+    solver_prompts: int = 120
+    """Dev prompts of the solvers' table."""
+    solver_substeps: Mapping[str, Sequence[int]] = field(default_factory=lambda: SUBSTEPS)
+    """Solver -> the substeps a window to try."""
+    reference_substeps: int = REFERENCE_SUBSTEPS
+    """Heun's steps a window that stand for the exact path."""
+    sheet: int = 6
+    """Pictures a row on the picture sheets: of the first prompts, one a task."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_prompts", "dev_prompts", "sheet"):
+            if getattr(self, name) < 1 or getattr(self, name) % len(TASKS):
+                raise ValueError(
+                    f"{name} = {getattr(self, name)} must be a multiple of the {len(TASKS)} tasks"
+                )
+        if self.steps % self.checkpoints or self.sheet > self.num_prompts:
+            raise ValueError(
+                f"{self.steps} steps and {self.checkpoints} checkpoints, {self.sheet} of "
+                f"{self.num_prompts} pictures: checkpoints must be even, a sheet within the prompts"
+            )
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of a run of the ablation."""
+        return self.flags["max_train_steps"]
+
+
+PRESETS = {
+    "full": Preset(
+        model="emoji",
+        flags={
+            "max_train_steps": 96,
+            "train_batch_size": 512,
+            "learning_rate": 2e-3,
+            "lr_warmup_steps": 10,
+            "ema_decay": 0.97,
+            "rank": 24,
+            "substeps": 5,
+            "guidance_min": 3.5,
+            "guidance_max": 4.5,
+            "share_at_hi": 0.8,
+            "mixed_precision": "bf16",
+        },
+        num_prompts=1200,
+        dev_prompts=300,
+        seeds=(0, 1, 2),
+        checkpoints=8,
+        tuning_steps=48,
+        learning_rates=(5e-4, 1e-3, 2e-3),
+        step_counts=(2, 3, 4, 6, 8, 16, 28),
+    ),
+    "smoke": Preset(
+        model="tiny",
+        flags={
+            "max_train_steps": 2,
+            "train_batch_size": 2,
+            "learning_rate": 1e-3,
+            "lr_warmup_steps": 0,
+            "ema_decay": 0.5,
+            "rank": 2,
+            "substeps": 1,
+            "share_at_hi": 0.5,
+        },
+        num_prompts=6,
+        dev_prompts=6,
+        seeds=(0, 1),
+        checkpoints=2,
+        tuning_steps=1,
+        learning_rates=(1e-3, 1e-2),
+        step_counts=(2, 4, 8),
+        variants={"share_at_hi": (0.0, 1.0), "share_on_policy": (1.0,)},
+        solver_prompts=6,
+        solver_substeps={"euler": (1, 2, 4), "heun": (1, 2), "multistep": (1, 2, 4)},
+        reference_substeps=8,
+    ),
+}
+
+
+def find_preset(name: str) -> Preset:
+    """The preset of a name.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"preset = {name!r} is unknown; use one of {', '.join(PRESETS)}")
+    return PRESETS[name]
