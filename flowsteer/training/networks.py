@@ -67,6 +67,7 @@ def build_networks(
             config.critic_training,
             config.critic_heads,
             config.critic_logits,
+            gradient_checkpointing=config.gradient_checkpointing,
         ).to(accelerator.device)
     first = find_student(config.student)
     if first is not None and not first.is_lora:
