@@ -103,12 +103,16 @@ class Store:
         return self.cells / f"{name}.json"
 
 
+ABSENT = "(absent)"
+
+
 def difference(old: Any, new: Any, field: str = "config") -> tuple[str, Any, Any] | None:
     """The first field in which two JSON values differ, and both values; None if they are equal."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
             inner = key if field == "config" else f"{field}.{key}"
-            if found := difference(old.get(key), new.get(key), inner):
+            # a field that one of them lacks is no field that is None there
+            if found := difference(old.get(key, ABSENT), new.get(key, ABSENT), inner):
                 return found
         return None
     return None if old == new else (field, old, new)
