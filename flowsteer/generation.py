@@ -14,7 +14,7 @@ from torch import Tensor
 
 from flowsteer.flow.grids import stock_grid, unshift_sigmas
 from flowsteer.loading import pipeline_info, set_scheduler
-from flowsteer.noise import initial_noise
+from flowsteer.noise import initial_noise, latent_shape
 from flowsteer.settings import Settings, check_settings_fit
 from flowsteer.validation import check_prompts, check_seed
 
@@ -88,12 +88,6 @@ class Sample(NamedTuple):
 
 class GenerationStopped(Exception):
     """Raised inside a sampling loop when `should_stop` says so."""
-
-
-def latent_shape(pipe: Any) -> tuple[int, int, int]:
-    """(c, h, w) of the pipeline's latents at its own picture size."""
-    size = pipe.default_sample_size
-    return pipe.transformer.config.in_channels, size, size
 
 
 @torch.no_grad()

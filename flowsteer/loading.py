@@ -259,6 +259,7 @@ def _apply_student(pipe: Any, student: Student, allow_grid_mismatch: bool) -> No
     from diffusers import FlowMatchEulerDiscreteScheduler
     from safetensors import SafetensorError
 
+    from flowsteer.models.sd3 import load_transformer
     from flowsteer.schedulers import RectifiedFlowMatchEulerDiscreteScheduler
 
     info = student.info
@@ -270,7 +271,7 @@ def _apply_student(pipe: Any, student: Student, allow_grid_mismatch: bool) -> No
         set_scheduler(pipe, "rectified", info.edges, allow_grid_mismatch)
     try:
         with quiet():
-            _load_lora(pipe, student) if student.is_lora else _load_transformer(pipe, student)
+            _load_lora(pipe, student) if student.is_lora else load_transformer(pipe, student.folder)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         model = pipeline_info(pipe).model
         raise ValueError(
@@ -292,21 +293,6 @@ def _load_lora(pipe: Any, student: Student) -> None:
         # in half precision the merged sum would round the small update away
         pipe.fuse_lora(components=["transformer"], adapter_names=["student"])
         pipe.unload_lora_weights()
-
-
-def _load_transformer(pipe: Any, student: Student) -> None:
-    from flowsteer.models.sd3 import FoldedStableDiffusion3Pipeline, fold_zero_tokens
-
-    transformer = type(pipe.transformer).from_pretrained(
-        str(student.folder),
-        subfolder="transformer",
-        dtype=pipe.transformer.dtype,
-        use_safetensors=True,
-        local_files_only=True,
-    )
-    if isinstance(pipe, FoldedStableDiffusion3Pipeline):
-        fold_zero_tokens(transformer)
-    pipe.transformer = transformer.to(pipe.transformer.device)
 
 
 @contextlib.contextmanager

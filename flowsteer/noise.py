@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,3 +23,9 @@ def initial_noise(seed: int, shape: Sequence[int]) -> Tensor:
     """
     generator = torch.Generator("cpu").manual_seed(check_seed(seed))
     return torch.randn(tuple(shape), generator=generator)
+
+
+def latent_shape(pipe: Any) -> tuple[int, int, int]:
+    """(c, h, w) of a diffusers pipeline's latents at its own picture size."""
+    size = pipe.default_sample_size
+    return pipe.transformer.config.in_channels, size, size

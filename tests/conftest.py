@@ -36,15 +36,10 @@ def only_local_connections():
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory) -> Path:
     """A pipeline folder with random weights, 1 MB; no layer of it is zero."""
-    from flowsteer.emoji.pipeline import build_pipeline, save_pipeline
+    from flowsteer.emoji.pipeline import write_tiny_teacher
 
-    pipe = build_pipeline("tiny", seed=0)
-    generator = torch.Generator().manual_seed(1)
-    for parameter in pipe.transformer.parameters():
-        if not parameter.any():
-            parameter.data.normal_(0, 0.1, generator=generator)
     folder = tmp_path_factory.mktemp("pipelines") / "tiny"
-    save_pipeline(pipe, folder)
+    write_tiny_teacher(folder)
     return folder
 
 

@@ -15,7 +15,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from flowsteer.bench.report import BenchReport, Ratio, Timing, interleave
 from flowsteer.distill.methods import METHODS
 from flowsteer.models.sd3 import compile_blocks
-from flowsteer.training.distillation import build_objective, latent_shape
+from flowsteer.noise import latent_shape
+from flowsteer.training.distillation import build_objective
 from flowsteer.training.distillation_config import DistillationConfig
 from flowsteer.training.draws import Samples, draw_samples
 from flowsteer.training.networks import Networks, build_networks

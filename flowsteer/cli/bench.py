@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,6 +10,7 @@ from typing import Literal
 from tyro.conf import Positional
 
 from flowsteer.cli.inputs import DEFAULT_STUDENT, WholeNumber
+from flowsteer.files import write_text
 from flowsteer.validation import check_whole_number
 
 
@@ -43,10 +43,4 @@ class Bench:
 
 def write_json(path: Path, value: object) -> None:
     """Write JSON in one move: whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    write_text(path, json.dumps(value, indent=2) + "\n")

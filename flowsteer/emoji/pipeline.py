@@ -188,3 +188,13 @@ def save_pipeline(pipe: StableDiffusion3Pipeline, folder: str | Path) -> None:
         path = folder / name / "config.json"
         config = json.loads(path.read_text())
         path.write_text(json.dumps(config | {"dtype": "float32"}, indent=2, sort_keys=True) + "\n")
+
+
+def write_tiny_teacher(folder: Path) -> None:
+    """A pipeline of random weights, no layer of it zero, for tests: its pictures show nothing."""
+    pipe = build_pipeline("tiny", seed=0)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in pipe.transformer.parameters():
+        if not parameter.any():
+            parameter.data.normal_(0, 0.1, generator=generator)
+    save_pipeline(pipe, folder)

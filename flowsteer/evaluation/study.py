@@ -17,7 +17,7 @@ from flowsteer.emoji.evaluation import EmojiEvalReport, judge, summarize
 from flowsteer.emoji.pipeline import LATENT_SHAPE
 from flowsteer.emoji.prompts import EvalPrompt
 from flowsteer.emoji.words import normalize_prompt
-from flowsteer.flow import guided, iterate, rectified_grid, stock_grid
+from flowsteer.flow import GRIDS, guided, iterate
 from flowsteer.generation import initial_noise
 from flowsteer.measure.bootstrap import Interval, mean_interval
 from flowsteer.measure.distances import relative_l2
@@ -44,8 +44,7 @@ class Variant:
 
     def grid(self, shift: float) -> Tensor:
         """The times it visits (N + 1,)."""
-        make = stock_grid if self.scheduler == "stock" else rectified_grid
-        return make(self.num_inference_steps, shift)
+        return GRIDS[self.scheduler](self.num_inference_steps, shift)
 
 
 @dataclass(frozen=True, eq=False)

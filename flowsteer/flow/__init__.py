@@ -5,6 +5,7 @@ Needs torch alone. t = 1 is noise, t = 0 is data; v = dx/dt = eps - x_0.
 
 from flowsteer.flow.fields import GaussianMixture, GaussianMixtureField, VelocityField, guided
 from flowsteer.flow.grids import (
+    GRIDS,
     format_grid,
     rectified_grid,
     refine_grid,
@@ -38,6 +39,7 @@ from flowsteer.flow.solvers import (
 from flowsteer.flow.windows import TimeWindows
 
 __all__ = [
+    "GRIDS",
     "CALLS_PER_STEP",
     "SOLVERS",
     "GaussianMixture",

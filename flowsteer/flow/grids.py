@@ -7,7 +7,7 @@ times towards noise (Esser et al., 2024, section 5.3.2); SD3 uses shift 3.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 import torch
@@ -122,3 +122,10 @@ def _check_num_steps(num_steps: int) -> None:
 def _check_shift(shift: float) -> None:
     if not (math.isfinite(shift) and shift > 0):
         raise ValueError(f"shift is {shift!r}: give a positive number, 1 for no shift, 3 for SD3")
+
+
+GRIDS: dict[str, Callable[[int, float], Tensor]] = {
+    "stock": stock_grid,
+    "rectified": rectified_grid,
+}
+"""(steps, shift) -> times (steps + 1,), by the scheduler's name."""

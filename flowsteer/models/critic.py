@@ -7,13 +7,13 @@ from typing import Literal
 
 import torch
 from diffusers import SD3Transformer2DModel
-from peft import LoraConfig, inject_adapter_in_model
+from peft import inject_adapter_in_model
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from flowsteer.distill.critic import Heads, Logits, TrajectoryCritic
-from flowsteer.models.lora import TARGET_MODULES
+from flowsteer.models.lora import adapter_config, train_in_float32
 from flowsteer.models.sd3 import TextCondition
 
 Training = Literal["full", "frozen", "lora"]
@@ -86,16 +86,8 @@ class SD3Backbone(nn.Module):
     def _add_adapters(self, rank: int) -> None:
         if rank < 1:
             raise ValueError(f"rank = {rank} must be at least 1")
-        config = LoraConfig(
-            r=rank,
-            lora_alpha=rank,
-            init_lora_weights="gaussian",
-            target_modules=TARGET_MODULES,
-        )
-        inject_adapter_in_model(config, self)  # freezes all else
-        for parameter in self.parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.float()
+        inject_adapter_in_model(adapter_config(rank), self)  # freezes all else
+        train_in_float32(self)
 
     def forward(self, x: Tensor, t: Tensor, cond: TextCondition) -> tuple[list[Tensor], Tensor]:
         """Features of states x (b, c, h, w) at times t (b,), as `Backbone` says; float32."""

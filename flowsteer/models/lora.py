@@ -36,17 +36,27 @@ def add_lora(
     if rank < 1 or (alpha is not None and alpha <= 0):
         raise ValueError(f"rank = {rank}, alpha = {alpha} must be positive")
     transformer.requires_grad_(False)
-    config = LoraConfig(
+    config = adapter_config(rank, alpha)
+    transformer.add_adapter(config)
+    train_in_float32(transformer)
+    return config
+
+
+def adapter_config(rank: int, alpha: float | None = None) -> LoraConfig:
+    """Adapters on every layer of `TARGET_MODULES`; arguments as in `add_lora`."""
+    return LoraConfig(
         r=rank,
         lora_alpha=rank if alpha is None else alpha,
         init_lora_weights="gaussian",
         target_modules=TARGET_MODULES,
     )
-    transformer.add_adapter(config)
-    for parameter in transformer.parameters():
+
+
+def train_in_float32(network: nn.Module) -> None:
+    """Keep what is trained in float32: half precision would round small updates away."""
+    for parameter in network.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
-    return config
 
 
 def save_lora(transformer: nn.Module, config: LoraConfig, folder: str | Path) -> None:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -141,6 +142,23 @@ def fold_pipeline(pipe: StableDiffusion3Pipeline) -> FoldedStableDiffusion3Pipel
         )
     fold_zero_tokens(pipe.transformer)
     return FoldedStableDiffusion3Pipeline(**pipe.components)
+
+
+def load_transformer(pipe: Any, folder: str | Path) -> None:
+    """Put the transformer of a full student's folder into its teacher's pipeline.
+
+    It is read in the precision of the one it takes the place of, and folded if the pipeline is.
+    """
+    transformer = type(pipe.transformer).from_pretrained(
+        str(folder),
+        subfolder="transformer",
+        dtype=pipe.transformer.dtype,
+        use_safetensors=True,
+        local_files_only=True,
+    )
+    if isinstance(pipe, FoldedStableDiffusion3Pipeline):
+        fold_zero_tokens(transformer)
+    pipe.transformer = transformer.to(pipe.transformer.device)
 
 
 def compile_blocks(blocks: nn.ModuleList) -> None:

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from flowsteer.files import write_text
 from flowsteer.reproduce.ablation import (
     ablation_section,
     beyond_section,
@@ -18,7 +19,7 @@ from flowsteer.reproduce.cells import Cell
 from flowsteer.reproduce.presets import TABLES
 from flowsteer.reproduce.rollout import solver_section
 from flowsteer.reproduce.sheets import write_sheet
-from flowsteer.reproduce.store import Store, write_text
+from flowsteer.reproduce.store import Store
 from flowsteer.reproduce.tables import (
     Records,
     best_undistilled,

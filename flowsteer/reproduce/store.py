@@ -11,6 +11,8 @@ from typing import Any
 
 from PIL import Image
 
+from flowsteer.files import write_text
+
 Record = dict[str, Any]
 """What a cell's JSON holds: name, table, label, seed, config, results, made_on, seconds, …"""
 
@@ -116,14 +118,3 @@ def difference(old: Any, new: Any, field: str = "config") -> tuple[str, Any, Any
                 return found
         return None
     return None if old == new else (field, old, new)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file at once: it is there complete, or as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)

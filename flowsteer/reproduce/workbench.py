@@ -16,7 +16,7 @@ from torch import Tensor
 
 from flowsteer.emoji.art import load_art
 from flowsteer.emoji.detector import Detector, load_detector
-from flowsteer.emoji.pipeline import build_pipeline, save_pipeline
+from flowsteer.emoji.pipeline import write_tiny_teacher
 from flowsteer.emoji.prompts import load_prompts
 from flowsteer.emoji.render import Renderer, SceneTensors
 from flowsteer.evaluation.study import (
@@ -30,7 +30,7 @@ from flowsteer.evaluation.study import (
     score,
     take_reference,
 )
-from flowsteer.loading import TEACHER_STEPS, load_pipeline, pipeline_info
+from flowsteer.loading import TEACHER_STEPS, load_pipeline, pipeline_info, with_student
 from flowsteer.reproduce.presets import Preset
 from flowsteer.training.sources import vae_encoder
 
@@ -118,11 +118,8 @@ class Workbench:
 
     def fresh_pipe(self) -> Any:
         """The teacher's pipeline with a transformer of its own, to be changed."""
-        pipe = self.pipe
-        parts = pipe.components | {"transformer": copy.deepcopy(pipe.transformer)}
-        twin = type(pipe)(**parts)
-        twin.flowsteer_info = pipeline_info(pipe)
-        twin.set_progress_bar_config(disable=True)
+        twin = with_student(self.pipe, None)
+        twin.transformer = copy.deepcopy(twin.transformer)
         return twin
 
     def strip(self, latents: Tensor) -> Image.Image:
@@ -138,16 +135,6 @@ class Workbench:
             self.pipe, self.teacher, reference.latents, setting, self.detector, reference
         )
         return Ground(setting, reference, teacher)
-
-
-def write_tiny_teacher(folder: Path) -> None:
-    """A pipeline of random weights, no layer of it zero, for tests: its pictures show nothing."""
-    pipe = build_pipeline("tiny", seed=0)
-    generator = torch.Generator().manual_seed(1)
-    for parameter in pipe.transformer.parameters():
-        if not parameter.any():
-            parameter.data.normal_(0, 0.1, generator=generator)
-    save_pipeline(pipe, folder)
 
 
 def start_peak_memory() -> None:

@@ -19,6 +19,7 @@ import flowsteer
 from flowsteer.models.autoencoder import decode_latents
 from flowsteer.models.lora import add_lora, save_lora
 from flowsteer.models.sd3 import encode_prompts
+from flowsteer.noise import latent_shape
 from flowsteer.students import StudentInfo
 from flowsteer.training.checkpoints import latest_checkpoint, load_checkpoint, steps_of
 from flowsteer.training.data import NumberedBatches
@@ -125,12 +126,6 @@ def build_objective(
         encode=encode,
         critic=networks.critic,
     )
-
-
-def latent_shape(pipe: Any) -> tuple[int, int, int]:
-    """(c, h, w) of the pipeline's latents."""
-    config = pipe.transformer.config
-    return config.in_channels, config.sample_size, config.sample_size
 
 
 def _validation(

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from torch import Tensor
-
 from flowsteer.distill.methods import Method, find_method
-from flowsteer.flow import TimeWindows, rectified_grid, stock_grid
+from flowsteer.flow import GRIDS, TimeWindows
 from flowsteer.training.config import TrainingConfig
 
 Grid = Literal["rectified", "stock"]
-GRIDS: dict[str, Callable[[int, float], Tensor]] = {
-    "rectified": rectified_grid,
-    "stock": stock_grid,
-}
 
 
 @dataclass(frozen=True)

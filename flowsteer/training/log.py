@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from flowsteer.files import write_text
 from flowsteer.training.loop import StepReport
 
 LOG_FILE = "log.jsonl"
@@ -46,15 +45,10 @@ class TrainingLog:
         """Write one row. The file appears with the first."""
         if not self._started:
             self._started = True
-            self.file.parent.mkdir(parents=True, exist_ok=True)
-            self._rewrite([r for r in read_log(self.file.parent) if r["step"] < report.step])
+            rows = [row for row in read_log(self.file.parent) if row["step"] < report.step]
+            write_text(self.file, "".join(json.dumps(row) + "\n" for row in rows))
         with self.file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(to_row(report)) + "\n")
-
-    def _rewrite(self, rows: Sequence[dict[str, Any]]) -> None:
-        aside = self.file.with_name(f".{LOG_FILE}.{os.getpid()}")
-        aside.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        os.replace(aside, self.file)
 
 
 def to_row(report: StepReport) -> dict[str, Any]:

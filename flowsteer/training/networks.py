@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from flowsteer.distill.critic import TrajectoryCritic
 from flowsteer.models.critic import build_critic
 from flowsteer.models.lora import add_lora, load_lora
-from flowsteer.models.sd3 import SD3Field, TextCondition, compile_blocks
+from flowsteer.models.sd3 import SD3Field, TextCondition, compile_blocks, load_transformer
 from flowsteer.students import LORA_FILE, Student, find_student
 from flowsteer.training.distillation_config import DistillationConfig
 
@@ -76,7 +75,7 @@ def build_networks(
                 f"rank = {config.rank}: the student {first.name!r} is a whole transformer, and a"
                 " LoRA on it would not fit its teacher; give --rank None"
             )
-        _take_transformer(pipe, first)
+        load_transformer(pipe, first.folder)
     precision = torch.bfloat16 if config.mixed_precision == "bf16" else pipe.transformer.dtype
     lora = _add_adapters(pipe.transformer, config, first)
     frozen = copy.deepcopy(pipe.transformer).requires_grad_(False).eval()
@@ -108,16 +107,3 @@ def _add_adapters(transformer: nn.Module, config: DistillationConfig, first: Stu
     if config.rank is None:
         return None
     return add_lora(transformer, config.rank, config.lora_alpha)
-
-
-def _take_transformer(pipe: StableDiffusion3Pipeline, student: Student) -> None:
-    """The full student's transformer in place of the teacher's, as folded as that was."""
-    taught = type(pipe.transformer).from_pretrained(
-        str(Path(student.folder)),
-        subfolder="transformer",
-        dtype=pipe.transformer.dtype,
-        use_safetensors=True,
-        local_files_only=True,
-    )
-    taught.set_attn_processor(pipe.transformer.attn_processors)
-    pipe.transformer = taught.to(pipe.transformer.device)

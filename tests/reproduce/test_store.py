@@ -7,7 +7,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from flowsteer.reproduce.store import Store, difference, write_text
+from flowsteer.files import write_text
+from flowsteer.reproduce.store import Store, difference
 
 RECORD = {"name": "a", "table": "3", "config": {"kind": "x", "flags": {"rate": 0.5}}, "results": {}}
 
