@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from flowsteer.measure.bootstrap import Interval
+from flowsteer.plots.style import new_panels, themed
 
 Point = tuple[float, Interval]
 """Where on the abscissa, and what was measured there."""
@@ -17,13 +16,14 @@ DISTANCE = "distance to the teacher (relative L2)"
 EMOJI_EVAL = "EmojiEval"
 
 
+@themed
 def scheduler_figure(networks: Mapping[str, Mapping[str, Sequence[Point]]]) -> Figure:
     """EmojiEval over the number of steps, a panel a network, a line a scheduler.
 
     Args:
         networks: network -> scheduler -> (steps, EmojiEval), rising in steps.
     """
-    figure, panels = _panels(len(networks))
+    figure, panels = new_panels(len(networks))
     for axes, (network, curves) in zip(panels, networks.items(), strict=True):
         for scheduler, points in curves.items():
             _line(axes, points, scheduler)
@@ -36,6 +36,7 @@ def scheduler_figure(networks: Mapping[str, Mapping[str, Sequence[Point]]]) -> F
     return figure
 
 
+@themed
 def mismatch_figure(
     edges: Sequence[float],
     authentic: Interval,
@@ -50,7 +51,7 @@ def mismatch_figure(
         interpolated: EmojiEval after a restart from an interpolated state at each edge.
         latent_distances: kind of state -> distance to the teacher's states at each edge.
     """
-    figure, (left, right) = _panels(2)
+    figure, (left, right) = new_panels(2)
     left.axhline(authentic.mean, color="C0", label="authentic")
     left.axhspan(authentic.low, authentic.high, color="C0", alpha=0.2)
     _line(left, list(zip(edges, interpolated, strict=True)), "interpolated", color="C1")
@@ -65,6 +66,7 @@ def mismatch_figure(
     return figure
 
 
+@themed
 def ablation_figure(
     rows: Mapping[str, tuple[Interval, Interval]], lines: Mapping[str, float]
 ) -> Figure:
@@ -74,7 +76,7 @@ def ablation_figure(
         rows: label -> (EmojiEval, distance), the first on top.
         lines: label -> EmojiEval of what the rows are held against.
     """
-    figure, panels = _panels(2, height=1.2 + 0.4 * len(rows))
+    figure, panels = new_panels(2, height=1.2 + 0.4 * len(rows))
     for number, (axes, name) in enumerate(zip(panels, (EMOJI_EVAL, DISTANCE), strict=True)):
         for place, values in enumerate(rows.values()):
             interval = values[number]
@@ -88,13 +90,14 @@ def ablation_figure(
     return figure
 
 
+@themed
 def time_figure(rows: Mapping[str, Sequence[tuple[float, Interval, Interval]]]) -> Figure:
     """EmojiEval and distance of checkpoints over training time.
 
     Args:
         rows: label -> (seconds, EmojiEval, distance) of each checkpoint.
     """
-    figure, panels = _panels(2)
+    figure, panels = new_panels(2)
     for number, (axes, name) in enumerate(zip(panels, (EMOJI_EVAL, DISTANCE), strict=True)):
         for label, points in rows.items():
             intervals = [(evals, distances)[number] for _, evals, distances in points]
@@ -105,6 +108,7 @@ def time_figure(rows: Mapping[str, Sequence[tuple[float, Interval, Interval]]]) 
     return figure
 
 
+@themed
 def curves_figure(
     curves: Mapping[str, Mapping[str, Sequence[float]]], names: Sequence[str]
 ) -> Figure:
@@ -114,7 +118,7 @@ def curves_figure(
         curves: run -> quantity -> values, "step" among them; a run may lack a quantity.
         names: the quantities to draw.
     """
-    figure, panels = _panels(len(names))
+    figure, panels = new_panels(len(names))
     for axes, name in zip(panels, names, strict=True):
         for index, (label, values) in enumerate(curves.items()):
             if name in values:
@@ -127,35 +131,19 @@ def curves_figure(
     return figure
 
 
+@themed
 def solver_figure(curves: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
     """Error of the rollout's end over the calls that it took, a line a solver.
 
     Args:
         curves: solver -> (calls, relative error).
     """
-    figure, (axes,) = _panels(1)
+    figure, (axes,) = new_panels(1)
     for solver, points in curves.items():
         axes.plot(*zip(*points, strict=True), marker="o", label=solver)
     axes.set(xscale="log", yscale="log", xlabel="teacher calls", ylabel="endpoint error")
     axes.legend()
     return figure
-
-
-def save_figure(figure: Figure, path: Path) -> Path:
-    """Write a figure in the format of the path's suffix; the same data give the same bytes."""
-    # an SVG carries the date and random names of its parts unless told otherwise
-    with rc_context({"svg.hashsalt": path.stem, "svg.fonttype": "none"}):
-        metadata = {"Date": None} if path.suffix == ".svg" else None
-        figure.savefig(path, metadata=metadata)
-    return path
-
-
-def _panels(count: int, height: float = 3.2) -> tuple[Figure, list[Axes]]:
-    figure = Figure(figsize=(4.2 * count, height), layout="constrained")
-    axes = figure.subplots(1, count, squeeze=False)[0]
-    for panel in axes:
-        panel.spines[["top", "right"]].set_visible(False)
-    return figure, list(axes)
 
 
 def _line(axes: Axes, points: Sequence[Point], label: str, color: str | None = None) -> None:
