@@ -10,14 +10,18 @@ from flowsteer.measure.bootstrap import (
     wilson_interval,
 )
 from flowsteer.measure.distances import relative_l2
+from flowsteer.measure.energy import EnergyTest, energy_distance, energy_test
 from flowsteer.measure.frechet import frechet_distance, frechet_from_moments
 from flowsteer.measure.images import psnr
 from flowsteer.measure.latents import latent_distance
 
 __all__ = [
+    "EnergyTest",
     "Interval",
     "crossed_bootstrap",
     "crossed_interval",
+    "energy_distance",
+    "energy_test",
     "frechet_distance",
     "frechet_from_moments",
     "latent_distance",
