@@ -1,5 +1,6 @@
 """Explorers for notebooks: sliders over a figure, each usable in one line."""
 
 from flowsteer.widgets.base import Explorer
+from flowsteer.widgets.mismatch import MismatchExplorer
 
-__all__ = ["Explorer"]
+__all__ = ["Explorer", "MismatchExplorer"]
