@@ -96,10 +96,10 @@ def clouds_of(
     tests = tuple(energy_test(a, b, shuffles) for a, b in zip(states, straight, strict=True))
     if plane is None:
         return Clouds(grid, states, torch.stack(straight), tests)
-    seen = [torch.stack([plane.project(x) for x in cloud]) for cloud in (states, straight)]
+    own, lines = (torch.stack([plane.project(x) for x in cloud]) for cloud in (states, straight))
     first, second = (f"{share:.0%} of the variance" for share in plane.explained)
     labels = (f"principal component 1 ({first})", f"principal component 2 ({second})")
-    return Clouds(grid, *seen, tests, labels)
+    return Clouds(grid, own, lines, tests, labels)
 
 
 def ring(count: int = 4, radius: float = 1.5, std: float = 0.35) -> GaussianMixture:

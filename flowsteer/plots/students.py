@@ -1,4 +1,4 @@
-"""Figures of students beside their teacher: film strips, paths, distances, pictures, a run's log."""
+"""Figures of students beside their teacher: film strips, paths, distances, a run's log."""
 
 from __future__ import annotations
 
