@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from flowsteer.flow import (
-    GaussianMixture,
-    VelocityField,
-    guided,
-    interpolate,
-    rectified_grid,
-    rollout,
-)
+from flowsteer.flow import interpolate, rectified_grid, rollout
 from flowsteer.measure.energy import EnergyTest, energy_test
 from flowsteer.paths import Plane
+from flowsteer.toy import ToyTask
 
-CLASS = 0
-"""Which component of the mixture is asked for."""
+COMPONENT = 0
+"""Which of the mixture's is asked for."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,31 +95,14 @@ def clouds_of(
     return Clouds(grid, own, lines, tests, labels)
 
 
-def ring(count: int = 4, radius: float = 1.5, std: float = 0.35) -> GaussianMixture:
-    """Classes of data in the plane: Gaussians on a circle."""
-    angles = 2 * math.pi * torch.arange(count) / count
-    means = radius * torch.stack([angles.cos(), angles.sin()], 1)
-    return GaussianMixture(means, torch.full((count,), std), torch.ones(count))
-
-
-def class_teacher(
-    mixture: GaussianMixture, guidance_scale: float
-) -> tuple[VelocityField, GaussianMixture]:
-    """The exact teacher of class `CLASS`, guided away from all others, and that class's data."""
-    teacher = guided(mixture.velocity, guidance_scale, torch.tensor([-1]))
-    own = slice(CLASS, CLASS + 1)
-    return teacher, GaussianMixture(mixture.means[own], mixture.std[own], mixture.weights[own])
-
-
 def mixture_clouds(
     guidance_scale: float,
     count: int = 400,
     steps: int = 48,
-    shift: float = 3.0,
     seed: int = 0,
     shuffles: int = 199,
 ) -> Clouds:
-    """Clouds of the guided teacher of one class in the plane, where all is exact.
+    """Clouds of the guided teacher of one component in the plane, where all is exact.
 
     Without guidance (1) both clouds have the same distribution at every time.
 
@@ -134,13 +110,12 @@ def mixture_clouds(
         guidance_scale: of the teacher.
         count: paths, and as many pictures.
         steps: Euler steps of the teacher.
-        shift: of the grid.
         seed: of all that is drawn.
         shuffles: of each test.
     """
-    generator = torch.Generator().manual_seed(seed)
-    teacher, data = class_teacher(ring(), guidance_scale)
+    task, generator = ToyTask(guidance_scale=guidance_scale), torch.Generator().manual_seed(seed)
+    cond = torch.full((count,), COMPONENT)
     eps, other = torch.randn(2, count, 2, generator=generator)
-    times = rectified_grid(steps, shift)
-    states = rollout(teacher, eps, times, torch.full((count,), CLASS)).states
-    return clouds_of(times, states, data.sample(count, generator), other, shuffles=shuffles)
+    times = rectified_grid(steps, task.shift)
+    states = rollout(task.teacher, eps, times, cond).states
+    return clouds_of(times, states, task.data(cond, generator), other, shuffles=shuffles)

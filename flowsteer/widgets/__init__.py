@@ -2,5 +2,6 @@
 
 from flowsteer.widgets.base import Explorer
 from flowsteer.widgets.mismatch import MismatchExplorer
+from flowsteer.widgets.student import StudentExplorer
 
-__all__ = ["Explorer", "MismatchExplorer"]
+__all__ = ["Explorer", "MismatchExplorer", "StudentExplorer"]
