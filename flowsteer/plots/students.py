@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flowsteer.measure.bootstrap import Interval, mean_interval
 from flowsteer.paths import Plane, RecordedPath
-from flowsteer.plots.style import PALETTE, NotebookFigure, new_panels, themed
+from flowsteer.plots.style import PALETTE, new_panels, themed
 
 Picture = Any
 """A PIL picture, an array (h, w, 3), or a tensor (3, h, w) in [-1, 1]."""
@@ -33,10 +33,9 @@ def strips_figure(rows: Mapping[str, Sequence[tuple[str, Picture]]], side: float
     longest = max((len(row) for row in rows.values()), default=0)
     if longest == 0:
         raise ValueError("rows hold no pictures; give at least one")
-    size = (side * longest + 1.3, (side + 0.22) * len(rows))
-    figure = NotebookFigure(figsize=size, layout="constrained")
-    panels = figure.subplots(len(rows), longest, squeeze=False)
-    for line, (label, row) in zip(panels, rows.items(), strict=True):
+    figure, panels = new_panels(longest, side + 0.24, side + 0.1, rows=len(rows))
+    for place, (label, row) in enumerate(rows.items()):
+        line = panels[place * longest : (place + 1) * longest]
         for axes in line:
             axes.set(xticks=[], yticks=[])
             axes.spines[:].set_visible(False)
@@ -64,7 +63,7 @@ def plane_figure(plane: Plane, paths: Mapping[str, RecordedPath], picture: int =
             marker = "" if number == 0 else _MARKERS[number % len(_MARKERS)]
             axes.plot(x, y, marker=marker, color=_colour(number), label=name)
             axes.plot(x[-1:], y[-1:], marker="*", ms=10, color=_colour(number), ls="")
-    first, second = (f"{share:.1%} of the teacher's variance" for share in plane.explained)
+    first, second = (f"{share:.1%} of variance" for share in plane.explained)
     for axes, title in zip(
         panels, ("from noise (left) to picture", "their ends (stars)"), strict=True
     ):
@@ -95,7 +94,7 @@ def leaving_figure(distances: Mapping[str, tuple[Sequence[float], Tensor]]) -> F
             lows, highs = [m.low for m in means], [m.high for m in means]
             axes.fill_between(times, lows, highs, color=colour, alpha=0.2, lw=0)
     axes.set(xlabel="t (1: noise, 0: picture)", xlim=(1, 0), ylim=0)
-    axes.set_ylabel("distance to the teacher's path (relative L2)")
+    axes.set_ylabel("distance to the teacher (relative L2)")
     axes.legend()
     return figure
 
