@@ -47,6 +47,7 @@ def write_references(pipe: Any, path: Path = REFERENCES, num_prompts: int = NUM_
     metadata = {"transformer": transformer_checksum(pipe), "guidance_scale": f"{scale:g}"}
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({"latents": latents.half().contiguous()}, path, metadata)
+    path.chmod(0o644)  # safetensors writes for the owner alone
     return path
 
 
