@@ -2,6 +2,14 @@
 
 from flowsteer.widgets.base import Explorer
 from flowsteer.widgets.mismatch import MismatchExplorer
+from flowsteer.widgets.path import PathExplorer
+from flowsteer.widgets.schedule import ScheduleExplorer
 from flowsteer.widgets.student import StudentExplorer
 
-__all__ = ["Explorer", "MismatchExplorer", "StudentExplorer"]
+__all__ = [
+    "Explorer",
+    "MismatchExplorer",
+    "PathExplorer",
+    "ScheduleExplorer",
+    "StudentExplorer",
+]
