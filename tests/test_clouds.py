@@ -27,7 +27,7 @@ def test_guidance_parts_them_and_more_of_it_further():
 
 def test_a_straight_path_with_its_own_pictures_has_no_mismatch():
     generator = torch.Generator().manual_seed(0)
-    eps, other = torch.randn(2, 150, 3, generator=generator)
+    eps, other = torch.randn(2, 400, 3, generator=generator)
     ends = lambda noise: 2 * noise + 1  # noqa: E731  a map along straight lines
     times = rectified_grid(4, 3.0)
     states = torch.stack([interpolate(ends(eps), eps, t) for t in times.tolist()])
@@ -36,7 +36,7 @@ def test_a_straight_path_with_its_own_pictures_has_no_mismatch():
     assert not own.tests[2].differs
     strangers = clouds_of(times, states, ends(other.flip(0)), other, plane)
     assert strangers.tests[2].differs  # straight alone is not enough
-    assert own.authentic.shape == (5, 150, 2)
+    assert own.authentic.shape == (5, 400, 2)
     assert "%" in own.labels[0]
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 SHUFFLES = 999
+LEVEL = 0.01  # and not 0.05, since a path has many edges and each is tested
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class EnergyTest:
 
     Attributes:
         distance: of the two sets; about 0 if they are alike, and then as often below as above.
-        floor: 95% of random splits of the same points stay below it.
+        floor: 99% of random splits of the same points stay below it.
         p_value: share of such splits that are at least as far apart.
     """
 
@@ -30,8 +31,8 @@ class EnergyTest:
 
     @property
     def differs(self) -> bool:
-        """Whether chance explains the distance in less than one case of twenty."""
-        return self.p_value < 0.05
+        """Whether chance makes such a distance in at most one case of a hundred."""
+        return self.p_value <= LEVEL
 
     def __str__(self) -> str:
         """Distance, floor and p, and what they say."""
@@ -84,7 +85,7 @@ def energy_test(a: Tensor, b: Tensor, shuffles: int = SHUFFLES, seed: int = 0) -
     chance = _energies(distances, in_a)
     # the split as it is counts as one of the random ones, or p could be 0
     p_value = (1 + int((chance >= found).sum())) / (1 + shuffles)
-    return EnergyTest(float(found), float(chance.quantile(0.95)), p_value)
+    return EnergyTest(float(found), float(chance.quantile(1 - LEVEL)), p_value)
 
 
 def _distances(a: Tensor, b: Tensor) -> Tensor:

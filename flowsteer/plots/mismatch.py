@@ -168,7 +168,7 @@ def _distances(
     floor_drawn = False
     for number, (label, (times, tests)) in enumerate(curves.items()):
         floors = [test.floor for test in tests]
-        name = None if floor_drawn else "95% of chance"
+        name = None if floor_drawn else "99% of chance"
         axes.fill_between(times, 0, floors, color=_GREY, alpha=0.3, lw=0, label=name)
         floor_drawn = True
         distances = [test.distance for test in tests]

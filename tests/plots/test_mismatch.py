@@ -47,7 +47,7 @@ def test_a_line_a_case(clouds):
     cases = {"one": (clouds.times, clouds.tests), "two": (clouds.times, clouds.tests)}
     (axes,) = distances_figure(cases).axes
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert labels.count("95% of chance") == 1 and {"one", "two"} <= set(labels)
+    assert labels.count("99% of chance") == 1 and {"one", "two"} <= set(labels)
 
 
 def test_chords_lead_from_the_noise_to_the_picture(clouds):
