@@ -90,8 +90,8 @@ def clouds_of(
     if plane is None:
         return Clouds(grid, states, torch.stack(straight), tests)
     own, lines = (torch.stack([plane.project(x) for x in cloud]) for cloud in (states, straight))
-    first, second = (f"{share:.0%} of the variance" for share in plane.explained)
-    labels = (f"principal component 1 ({first})", f"principal component 2 ({second})")
+    first, second = (f"{share:.0%} of variance" for share in plane.explained)
+    labels = (f"component 1 ({first})", f"component 2 ({second})")
     return Clouds(grid, own, lines, tests, labels)
 
 

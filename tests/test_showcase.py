@@ -16,4 +16,4 @@ def test_the_named_pictures_are_made(tmp_path, capsys):
 def test_an_emoji_forms_beside_its_students(tiny, lora_student, tmp_path):
     path = showcase.save_animation(tmp_path, PipelineSet(tiny), str(lora_student))
     with Image.open(path) as gif:
-        assert gif.n_frames > 14 and gif.format == "GIF"
+        assert gif.n_frames > 4 and gif.format == "GIF"

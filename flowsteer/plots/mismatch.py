@@ -71,7 +71,7 @@ def distances_figure(curves: Mapping[str, tuple[Sequence[float], Sequence[Energy
     """
     figure, (axes,) = new_panels(1, height=3.6, width=6.4)
     _distances(axes, curves)
-    axes.legend()
+    figure.legend(loc="outside upper center", ncols=2)
     return figure
 
 

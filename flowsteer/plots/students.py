@@ -34,6 +34,8 @@ def strips_figure(rows: Mapping[str, Sequence[tuple[str, Picture]]], side: float
     if longest == 0:
         raise ValueError("rows hold no pictures; give at least one")
     figure, panels = new_panels(longest, side + 0.24, side + 0.1, rows=len(rows))
+    room = 0.085 * max(len(line) for label in rows for line in label.split("\n"))  # inches a letter
+    figure.set_size_inches(longest * (side + 0.1) + room, len(rows) * (side + 0.24))
     for place, (label, row) in enumerate(rows.items()):
         line = panels[place * longest : (place + 1) * longest]
         for axes in line:

@@ -119,5 +119,5 @@ def film_strip(
     last = len(path.x0_hats) - 1
     chosen = sorted({round(last * i / max(frames - 1, 1)) for i in range(frames)})
     shown: Tensor = path.x0_hats[chosen, picture]
-    words = [f"call at t = {path.times[i]:.2g}" for i in chosen]
+    words = [f"t = {path.times[i]:.2g}" for i in chosen]
     return list(zip(words, decode(teacher, shown), strict=True))

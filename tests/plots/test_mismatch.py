@@ -45,8 +45,8 @@ def test_a_panel_an_edge_in_one_frame(clouds):
 
 def test_a_line_a_case(clouds):
     cases = {"one": (clouds.times, clouds.tests), "two": (clouds.times, clouds.tests)}
-    (axes,) = distances_figure(cases).axes
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    figure = distances_figure(cases)
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels.count("99% of chance") == 1 and {"one", "two"} <= set(labels)
 
 

@@ -19,7 +19,7 @@ def test_the_strip_ends_with_the_picture_that_generate_makes(explorer, tiny):
     assert [path.nfe for path in paths.values()] == [56, 8, 4]
     strip = film_strip(tiny, paths[UNDISTILLED])
     (picture,) = generate(tiny, "a koala", 0, Settings(num_inference_steps=4))
-    assert strip[-1][0] == "call at t = 0.5"
+    assert strip[-1][0] == "t = 0.5"
     gap = [abs(a - b) for a, b in zip(strip[-1][1].tobytes(), picture.image.tobytes(), strict=True)]
     assert max(gap) <= 1  # x0_hat is found from the step, up to rounding
     assert len(film_strip(tiny, paths[TEACHER], frames=3)) == 3
