@@ -71,7 +71,8 @@ class StudentExplorer(Explorer):
         paths = self.paths()
         if self.view == "film strip":
             teacher = self.pipelines.teacher
-            return strips_figure({name: film_strip(teacher, p) for name, p in paths.items()})
+            strips = {name: film_strip(teacher, path) for name, path in paths.items()}
+            return strips_figure(strips, side=0.75)  # six rows of larger ones fill a notebook
         if self.view == "paths":
             return plane_figure(plane_of(paths[TEACHER].states[:, 0]), paths)
         own = {name: path for name, path in paths.items() if name != TEACHER}
