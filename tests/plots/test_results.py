@@ -1,9 +1,12 @@
 """Figures hold the numbers that they were given, and nothing is drawn twice alike but differs."""
 
+import io
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
+from PIL import Image
 
 from flowsteer import plots
 from flowsteer.measure import Interval
@@ -122,3 +125,19 @@ def test_text_in_an_svg_is_text(scheduler, tmp_path):
 def test_an_interval_whose_end_rounding_moved_past_its_mean_is_drawn():
     figure = plots.time_figure({"row": [(1.0, Interval(0.5, 0.5 + 1e-9, 0.6), around(0.1))]})
     assert bars(figure.axes[0])[0][0, 1] == pytest.approx(0.5)
+
+
+def test_a_notebook_shows_a_figure_at_its_size_in_inches():
+    figure = draw_scheduler()
+    png, size = figure._repr_png_()
+    assert png[1:4] == b"PNG" and size == {"width": 806, "height": 307}
+    assert int.from_bytes(png[16:20]) > size["width"]  # more pixels than that, for dense screens
+
+
+def test_colours_are_the_houses_when_a_figure_is_drawn_later():
+    """A line keeps "C0", which matplotlib looks up when it draws."""
+    figure = plots.solver_figure({"euler": [(4, 0.1), (8, 0.05)]})
+    figure.axes[0].get_lines()[0].set_linewidth(20)
+    pixels = np.asarray(Image.open(io.BytesIO(figure._repr_png_()[0])).convert("RGB"))
+    colour = np.array(to_rgb(plots.PALETTE[0])) * 255
+    assert (np.abs(pixels - colour).max(axis=-1) < 2).mean() > 0.01
