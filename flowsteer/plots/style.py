@@ -6,6 +6,7 @@ notebook and nothing stays open.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,6 +21,9 @@ from matplotlib.figure import Figure
 
 Theme = Literal["light", "dark"]
 P = ParamSpec("P")
+NOTEBOOK_DPI = 130
+CSS_PIXELS_PER_INCH = 96
+"""A page shows a figure at its size in inches, however many pixels it has."""
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C8C8C")
 """Okabe and Ito's colours, told apart with every kind of colour vision; C0, C1, ... in figures."""
@@ -83,11 +87,21 @@ def themed(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     return drawn
 
 
+class NotebookFigure(Figure):
+    """A figure that a notebook shows by itself, sharp on dense screens."""
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        png = io.BytesIO()
+        self.savefig(png, format="png", dpi=NOTEBOOK_DPI)
+        width, height = self.get_size_inches() * CSS_PIXELS_PER_INCH
+        return png.getvalue(), {"width": round(width), "height": round(height)}
+
+
 def new_panels(
     count: int, height: float = 3.2, width: float = 4.2, rows: int = 1
 ) -> tuple[Figure, list[Axes]]:
     """A figure of `rows` x `count` panels, each so many inches; the axes row by row."""
-    figure = Figure(figsize=(width * count, height * rows), layout="constrained")
+    figure = NotebookFigure(figsize=(width * count, height * rows), layout="constrained")
     axes = figure.subplots(rows, count, squeeze=False)
     return figure, list(axes.flat)
 

@@ -122,3 +122,10 @@ def test_text_in_an_svg_is_text(scheduler, tmp_path):
 def test_an_interval_whose_end_rounding_moved_past_its_mean_is_drawn():
     figure = plots.time_figure({"row": [(1.0, Interval(0.5, 0.5 + 1e-9, 0.6), around(0.1))]})
     assert bars(figure.axes[0])[0][0, 1] == pytest.approx(0.5)
+
+
+def test_a_notebook_shows_a_figure_at_its_size_in_inches():
+    figure = draw_scheduler()
+    png, size = figure._repr_png_()
+    assert png[1:4] == b"PNG" and size == {"width": 806, "height": 307}
+    assert int.from_bytes(png[16:20]) > size["width"]  # more pixels than that, for dense screens
