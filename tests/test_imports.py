@@ -27,7 +27,9 @@ def test_schedule_needs_torch_alone():
     assert not loaded & {"diffusers", "transformers", "accelerate", "gradio"}
 
 
-@pytest.mark.parametrize("package", ["flowsteer.flow", "flowsteer.distill", "flowsteer.measure"])
+@pytest.mark.parametrize(
+    "package", ["flowsteer.flow", "flowsteer.distill", "flowsteer.measure", "flowsteer.toy"]
+)
 def test_the_mathematics_needs_torch_alone(package):
     heavy = {"diffusers", "transformers", "accelerate", "peft", "gradio", "matplotlib"}
     assert not modules_after(f"import {package}") & heavy

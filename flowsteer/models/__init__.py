@@ -1,15 +1,21 @@
 """Real networks behind the `VelocityField` protocol."""
 
-from flowsteer.models.sd3 import (
-    FoldedStableDiffusion3Pipeline,
-    SD3Field,
-    TextCondition,
-    compile_blocks,
-    encode_prompts,
-    encode_tokens,
-    fold_pipeline,
-    fold_zero_tokens,
-)
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flowsteer.models.sd3 import (
+        FoldedStableDiffusion3Pipeline,
+        SD3Field,
+        TextCondition,
+        compile_blocks,
+        encode_prompts,
+        encode_tokens,
+        fold_pipeline,
+        fold_zero_tokens,
+    )
 
 __all__ = [
     "FoldedStableDiffusion3Pipeline",
@@ -21,3 +27,10 @@ __all__ = [
     "fold_pipeline",
     "fold_zero_tokens",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """SD3's parts at first use, so that networks for the plane come without diffusers."""
+    if name not in __all__:
+        raise AttributeError(f"module 'flowsteer.models' has no attribute {name!r}")
+    return getattr(importlib.import_module("flowsteer.models.sd3"), name)
