@@ -39,6 +39,8 @@ from flowsteer.models.toy import ToyBackbone, ToyField
 
 EXACT_STEPS = 100
 """Heun's steps that stand for the teacher's exact path."""
+REACH = 3.6
+"""Half the side of the square of the plane that figures show."""
 TEACHER_STEPS = 40
 """Second-order steps of the teacher's rollout in training, shared out among the windows."""
 
@@ -54,6 +56,48 @@ def ring(count: int = 6, radius: float = 2.0, std: float = 0.3) -> GaussianMixtu
     angles = 2 * math.pi * torch.arange(count) / count
     means = radius * torch.stack([angles.cos(), angles.sin()], dim=1)
     return GaussianMixture(means, torch.full((count,), std), torch.ones(count))
+
+
+@dataclass(frozen=True, eq=False)
+class FieldView:
+    """A field at one time, read on a square lattice."""
+
+    t: float
+    points: Tensor  # (n, n, 2)
+    density: Tensor  # (n, n): of the data with noise, as it is at t
+    velocity: Tensor  # (n, n, 2)
+
+
+@torch.no_grad()
+def look_at(
+    mixture: GaussianMixture,
+    t: float,
+    component: int = -1,
+    guidance_scale: float = 1.0,
+    count: int = 40,
+    reach: float = REACH,
+) -> FieldView:
+    """Density and velocity at one time on count x count points of the plane.
+
+    Args:
+        mixture: the data, in the plane.
+        t: the time, in [0, 1].
+        component: what the field is conditioned on; -1 means all.
+        guidance_scale: of the velocity; the density is that of the unguided data.
+        count: points a side.
+        reach: half the side of the square.
+    """
+    line = torch.linspace(-reach, reach, count)
+    points = torch.cartesian_prod(line, line)
+    times, cond = torch.full((len(points),), t), torch.full((len(points),), component)
+    density = mixture.velocity.log_density(points, times, cond).exp()
+    field = guided(mixture.velocity, guidance_scale, torch.tensor([-1]))
+    # cartesian_prod counts the second coordinate first; rows of a picture are its y
+    square = (
+        leaf.unflatten(0, (count, count)).transpose(0, 1)
+        for leaf in (points, density, field(points, times, cond))
+    )
+    return FieldView(t, *square)
 
 
 @dataclass(frozen=True, eq=False)

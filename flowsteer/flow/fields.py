@@ -6,6 +6,7 @@ paths are curved, its guidance overshoots, and every number about it can be chec
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -132,14 +133,30 @@ class GaussianMixtureField:
             ValueError: if `cond` names a component that does not exist.
         """
         means, std = self.mixture.means.to(x), self.mixture.std.to(x)
+        offset, variance = self._spread(x, t)
         t = expand_time(t, x)[..., None]  # (b, 1, 1)
-        offset = x[:, None] - (1 - t) * means  # (b, m, d)
-        # a point (std 0) at t = 0 would divide 0 by 0
-        variance = ((1 - t) * std[:, None]).square() + t.square()  # (b, m, 1)
-        variance = variance.clamp_min(torch.finfo(x.dtype).eps ** 2)
         v = (t - (1 - t) * std[:, None].square()) / variance * offset - means  # (b, m, d)
         posterior = self._log_joint(offset, variance, cond).softmax(1)  # (b, m)
         return (posterior[..., None] * v).sum(1)
+
+    def log_density(self, x: Tensor, t: Tensor, cond: Tensor | None = None) -> Tensor:
+        """log p(x_t = x) of the noised data, or of the component that `cond` names: (b,).
+
+        Arguments and errors as in a call.
+        """
+        log_joint = self._log_joint(*self._spread(x, t), cond)
+        left = log_joint > -torch.inf  # the components that the condition leaves
+        log_weights = self.mixture.weights.to(x).log().masked_fill(~left, -torch.inf)
+        constant = log_weights.logsumexp(1) + x.shape[-1] / 2 * math.log(2 * math.pi)
+        return log_joint.logsumexp(1) - constant
+
+    def _spread(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """x_t less each component's mean, (b, m, d), and each one's variance, (b, m, 1)."""
+        t = expand_time(t, x)[..., None]
+        offset = x[:, None] - (1 - t) * self.mixture.means.to(x)
+        variance = ((1 - t) * self.mixture.std.to(x)[:, None]).square() + t.square()
+        # a point (std 0) at t = 0 would divide 0 by 0
+        return offset, variance.clamp_min(torch.finfo(x.dtype).eps ** 2)
 
     def _log_joint(self, offset: Tensor, variance: Tensor, cond: Tensor | None) -> Tensor:
         """log p(x_t, k) up to a constant, shape (b, m); -inf where the condition excludes k."""

@@ -26,7 +26,7 @@ def scheduler_figure(networks: Mapping[str, Mapping[str, Sequence[Point]]]) -> F
     figure, panels = new_panels(len(networks))
     for axes, (network, curves) in zip(panels, networks.items(), strict=True):
         for scheduler, points in curves.items():
-            _line(axes, points, scheduler)
+            interval_line(axes, points, scheduler)
         counts = sorted({steps for points in curves.values() for steps, _ in points})
         axes.set_xscale("log", base=2)
         axes.set_xticks(counts, [f"{count:g}" for count in counts])
@@ -54,7 +54,7 @@ def mismatch_figure(
     figure, (left, right) = new_panels(2)
     left.axhline(authentic.mean, color="C0", label="authentic")
     left.axhspan(authentic.low, authentic.high, color="C0", alpha=0.2)
-    _line(left, list(zip(edges, interpolated, strict=True)), "interpolated", color="C1")
+    interval_line(left, list(zip(edges, interpolated, strict=True)), "interpolated", color="C1")
     left.set(xlabel="t of the start", ylabel=EMOJI_EVAL)
     for index, (name, values) in enumerate(latent_distances.items()):
         right.plot(edges, values, marker="o", color=f"C{index}", label=name)
@@ -102,7 +102,7 @@ def time_figure(rows: Mapping[str, Sequence[tuple[float, Interval, Interval]]]) 
         for label, points in rows.items():
             intervals = [(evals, distances)[number] for _, evals, distances in points]
             seconds = [point[0] for point in points]
-            _line(axes, list(zip(seconds, intervals, strict=True)), label)
+            interval_line(axes, list(zip(seconds, intervals, strict=True)), label)
         axes.set(xlabel="training time (s)", ylabel=name)
     panels[1].legend(fontsize="small")
     return figure
@@ -146,7 +146,10 @@ def solver_figure(curves: Mapping[str, Sequence[tuple[float, float]]]) -> Figure
     return figure
 
 
-def _line(axes: Axes, points: Sequence[Point], label: str, color: str | None = None) -> None:
+def interval_line(
+    axes: Axes, points: Sequence[Point], label: str, color: str | None = None
+) -> None:
+    """Draw means as a line with their intervals as bars."""
     intervals = [interval for _, interval in points]
     axes.errorbar(
         [place for place, _ in points],

@@ -184,3 +184,15 @@ def test_guidance_in_bfloat16_is_combined_in_float32() -> None:
 def test_a_condition_that_does_not_match_the_empty_one_is_refused(cond, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         guided(MIXTURE.velocity, 3.0, ALL)(randn(4, 2), times(0.5, 4), cond)
+
+
+@pytest.mark.parametrize(("t", "cond"), [(0.0, -1), (0.4, -1), (1.0, -1), (0.3, 2)])
+def test_density_integrates_to_one_and_is_that_of_samples(t: float, cond: int) -> None:
+    line = torch.linspace(-7, 7, 281, dtype=torch.float64)
+    points = torch.cartesian_prod(line, line)
+    conditions = torch.full((len(points),), cond)
+    density = MIXTURE.velocity.log_density(points, times(t, len(points)), conditions).exp()
+    mass = density * (line[1] - line[0]) ** 2
+    assert mass.sum().item() == pytest.approx(1, abs=1e-3)
+    mean = MIXTURE.means[cond] if cond >= 0 else MIXTURE.weights @ MIXTURE.means
+    assert_close((mass[:, None] * points).sum(0), (1 - t) * mean, atol=2e-3, rtol=0)

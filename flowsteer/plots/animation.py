@@ -1,0 +1,108 @@
+"""Animations as GIF files: particles on their way to the data, and pictures as they form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from matplotlib.animation import PillowWriter
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from flowsteer.plots.paths import dots, frame_plane, shade_plane
+from flowsteer.plots.style import new_panels, themed
+from flowsteer.toy import FieldView
+
+HOLD = 12
+"""Frames for which the end stands still before the animation begins anew."""
+_DPI = 80
+
+
+def save_particles(
+    path: Path, views: Sequence[FieldView], particles: Sequence[Tensor], fps: int = 15
+) -> Path:
+    """Write a GIF of particles on the changing density.
+
+    Args:
+        path: ends in .gif.
+        views: the field at each time, noise first.
+        particles: (b, 2) at each time.
+        fps: frames a second.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: if there is no frame, not one cloud a view, or the path is no GIF.
+    """
+    if len(views) != len(particles):
+        raise ValueError(f"{len(views)} views and {len(particles)} clouds: give one for each")
+
+    def draw(frame: int) -> Figure:
+        return _particles(views[frame], particles[frame])
+
+    return _save(path, draw, len(views), fps)
+
+
+def save_pictures(
+    path: Path, pictures: Sequence[Image.Image], titles: Sequence[str], fps: int = 4
+) -> Path:
+    """Write a GIF of a picture that forms, such as x0_hat at every step.
+
+    Args:
+        path: ends in .gif.
+        pictures: one a frame, of one size.
+        titles: one a frame.
+        fps: frames a second.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: if there is no frame, not one title a picture, or the path is no GIF.
+    """
+    if len(pictures) != len(titles):
+        raise ValueError(f"{len(pictures)} pictures and {len(titles)} titles: give one for each")
+
+    def draw(frame: int) -> Figure:
+        return _picture(pictures[frame], titles[frame])
+
+    return _save(path, draw, len(pictures), fps)
+
+
+@themed
+def _particles(view: FieldView, points: Tensor) -> Figure:
+    figure, (axes,) = new_panels(1, height=4.2, width=4.0)
+    shade_plane(axes, view)
+    dots(axes, points, s=7, color="C1", zorder=3, linewidths=0)
+    axes.set_title(f"t = {view.t:.2f}")
+    frame_plane(axes)
+    return figure
+
+
+@themed
+def _picture(picture: Image.Image, title: str) -> Figure:
+    figure, (axes,) = new_panels(1, height=3.4, width=3.2)
+    axes.imshow(picture)
+    axes.set(title=title, xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def _save(path: Path, draw: Callable[[int], Figure], count: int, fps: int) -> Path:
+    """One fresh figure a frame, since the house style holds while a figure is made."""
+    if count < 1:
+        raise ValueError("an animation needs at least one frame")
+    if path.suffix != ".gif":
+        raise ValueError(f"path = {str(path)!r} must end in .gif")
+    frames = [*range(count), *[count - 1] * HOLD]
+    writer = PillowWriter(fps=fps)
+    figure = draw(0)
+    writer.setup(figure, str(path), dpi=_DPI)
+    for last, frame in zip([0, *frames], frames, strict=False):
+        if frame != last:
+            writer.fig = figure = draw(frame)
+        writer.grab_frame()
+    writer.finish()
+    return path
