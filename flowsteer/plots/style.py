@@ -87,8 +87,17 @@ def themed(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     return drawn
 
 
-class NotebookFigure(Figure):
-    """A figure that a notebook shows by itself, sharp on dense screens."""
+class HouseFigure(Figure):
+    """A figure that keeps the style it was made in, and that a notebook shows by itself."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self._style = THEMES[_theme.get()]
+
+    def draw(self, renderer: Any) -> None:
+        """Draw in the house style: colours such as C0 get their meaning only here."""
+        with rc_context(self._style):
+            super().draw(renderer)
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
         png = io.BytesIO()
@@ -101,7 +110,7 @@ def new_panels(
     count: int, height: float = 3.2, width: float = 4.2, rows: int = 1
 ) -> tuple[Figure, list[Axes]]:
     """A figure of `rows` x `count` panels, each so many inches; the axes row by row."""
-    figure = NotebookFigure(figsize=(width * count, height * rows), layout="constrained")
+    figure = HouseFigure(figsize=(width * count, height * rows), layout="constrained")
     axes = figure.subplots(rows, count, squeeze=False)
     return figure, list(axes.flat)
 

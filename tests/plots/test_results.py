@@ -1,9 +1,12 @@
 """Figures hold the numbers that they were given, and nothing is drawn twice alike but differs."""
 
+import io
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
+from PIL import Image
 
 from flowsteer import plots
 from flowsteer.measure import Interval
@@ -129,3 +132,12 @@ def test_a_notebook_shows_a_figure_at_its_size_in_inches():
     png, size = figure._repr_png_()
     assert png[1:4] == b"PNG" and size == {"width": 806, "height": 307}
     assert int.from_bytes(png[16:20]) > size["width"]  # more pixels than that, for dense screens
+
+
+def test_colours_are_the_houses_when_a_figure_is_drawn_later():
+    """A line keeps "C0", which matplotlib looks up when it draws."""
+    figure = plots.solver_figure({"euler": [(4, 0.1), (8, 0.05)]})
+    figure.axes[0].get_lines()[0].set_linewidth(20)
+    pixels = np.asarray(Image.open(io.BytesIO(figure._repr_png_()[0])).convert("RGB"))
+    colour = np.array(to_rgb(plots.PALETTE[0])) * 255
+    assert (np.abs(pixels - colour).max(axis=-1) < 2).mean() > 0.01
