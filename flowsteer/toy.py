@@ -39,7 +39,7 @@ from flowsteer.models.toy import ToyBackbone, ToyField
 
 EXACT_STEPS = 100
 """Heun's steps that stand for the teacher's exact path."""
-REACH = 3.6
+REACH = 4.0
 """Half the side of the square of the plane that figures show."""
 TEACHER_STEPS = 40
 """Second-order steps of the teacher's rollout in training, shared out among the windows."""

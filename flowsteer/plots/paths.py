@@ -31,8 +31,8 @@ def path_figure(view: FieldView, paths: Trajectory, exact: Trajectory, title: st
     """
     figure, (left, right) = new_panels(2, height=4.0, width=4.0)
     shade_plane(left, view)
-    dots(left, _at(exact, view.t), s=14, color="C1", zorder=3, label="particles, exact")
-    left.set_title(f"field and density at t = {view.t:.2f}")
+    dots(left, _at(exact, view.t), s=14, color="C1", zorder=3)
+    left.set_title(f"field, density and particles at t = {view.t:.2f}")
     for states, color, width in ((exact.states, "C6", 1.0), (paths.states, "C0", 1.2)):
         right.plot(states[:, :, 0], states[:, :, 1], color=color, linewidth=width)
     dots(right, paths.states.flatten(0, 1), s=5, color="C0", label="steps")
@@ -41,7 +41,7 @@ def path_figure(view: FieldView, paths: Trajectory, exact: Trajectory, title: st
     right.set_title(title)
     for axes in (left, right):
         frame_plane(axes)
-        axes.legend(loc="lower left", fontsize="small", handletextpad=0.3)
+    right.legend(loc="lower left", fontsize="small", handletextpad=0.3)
     return figure
 
 
@@ -117,7 +117,7 @@ def dots(axes: Axes, points: Tensor, **style: Any) -> None:
 def frame_plane(axes: Axes) -> None:
     """Axes that show the square of the plane around the origin."""
     axes.set(xlim=(-REACH, REACH), ylim=(-REACH, REACH), xlabel="$x_1$", ylabel="$x_2$")
-    axes.set_aspect("equal")
+    axes.set_box_aspect(1)
 
 
 def shade_plane(axes: Axes, view: FieldView) -> None:

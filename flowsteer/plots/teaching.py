@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 from torch import Tensor
 
 from flowsteer.measure.bootstrap import Interval
@@ -46,7 +47,11 @@ def distance_figure(rows: Mapping[str, Interval], unit: str = "units of the plan
         away = [[interval.mean - interval.low], [interval.high - interval.mean]]
         axes.errorbar(interval.mean, -place, xerr=away, fmt="o", capsize=3, color="C0")
     axes.set_yticks([-place for place in range(len(rows))], list(rows))
-    axes.set(xscale="log", xlabel=f"mean distance to the teacher's exact ends ({unit})")
-    axes.grid(axis="x", which="both")
+    axes.set(xscale="log", ylim=(0.6 - len(rows), 0.6))
+    axes.set_xlabel(f"mean distance to the teacher's exact ends ({unit})")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.minorticks_off()
+    axes.grid(axis="x")
     axes.set_axisbelow(True)
     return figure

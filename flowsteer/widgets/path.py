@@ -38,7 +38,7 @@ class PathExplorer(Explorer):
     component = traitlets.Int(-1, min=-1, help="what the prompt names; -1 means all")
     guidance_scale = traitlets.Float(1.0, min=1.0, max=10.0, help="1 means none")
     shift = traitlets.Float(1.0, min=0.1, max=12.0, help="of the solver's time grid")
-    num_particles = traitlets.Int(48, min=1, max=500)
+    num_particles = traitlets.Int(36, min=1, max=500)
     seed = traitlets.Int(0, min=0)
     mixture = traitlets.Instance(GaussianMixture)
 
