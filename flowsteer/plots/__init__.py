@@ -1,7 +1,12 @@
 """Figures: pure functions, data in, matplotlib `Figure` out, all in one house style."""
 
 from flowsteer.plots.animation import save_particles, save_pictures
-from flowsteer.plots.grids import grid_distance_figure, picture_table_figure, staircase_figure
+from flowsteer.plots.grids import (
+    call_error_figure,
+    grid_distance_figure,
+    picture_table_figure,
+    staircase_figure,
+)
 from flowsteer.plots.paths import bend_figure, order_figure, particles_figure, path_figure
 from flowsteer.plots.results import (
     Point,
@@ -21,6 +26,7 @@ __all__ = [
     "ablation_figure",
     "arrivals_figure",
     "bend_figure",
+    "call_error_figure",
     "curves_figure",
     "distance_figure",
     "grid_distance_figure",
