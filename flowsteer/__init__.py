@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from typing import Any
 
 __version__ = "0.1.0"
+
+# transformers tells at import that some image processors lack torchvision; no model here uses them
+logging.getLogger("transformers.utils.import_utils").addFilter(
+    lambda record: "requires torchvision" not in record.getMessage()
+)
 
 # name -> module; loaded at first use, so that `import flowsteer` stays quick
 _EXPORTS = {

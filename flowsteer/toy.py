@@ -207,6 +207,8 @@ def distill(
     batch_size: int = 128,
     share_at_hi: float = 0.7,
     share_on_policy: float = 0.0,
+    lambda_adv: float = 0.1,
+    lambda_fm: float = 1.0,
     report_every: int = 20,
     seed: int = 0,
 ) -> Iterator[ToyReport]:
@@ -222,6 +224,8 @@ def distill(
         batch_size: samples a window.
         share_at_hi: how many of them ask at the window's start, where inference does.
         share_on_policy: how many follow the student's own path from window to window.
+        lambda_adv: weight of the critic's judgement, if the method has a critic.
+        lambda_fm: weight of its feature matching.
         report_every: steps between reports.
         seed: of all draws.
 
@@ -231,7 +235,8 @@ def distill(
     Raises:
         ValueError: if the method is unknown, or on-policy starts are asked of one without paths.
     """
-    run = _Run(student, task, find_method(method), batch_size, share_at_hi, share_on_policy, seed)
+    shares, lambdas = (share_at_hi, share_on_policy), (lambda_adv, lambda_fm)
+    run = _Run(student, task, find_method(method), batch_size, shares, lambdas, seed)
     exam = task.exam()
     for step in _anneal(student, num_steps, 7e-3):
         loss = run.step()
@@ -249,10 +254,11 @@ class _Run:
         task: ToyTask,
         method: Method,
         batch_size: int,
-        share_at_hi: float,
-        share_on_policy: float,
+        shares: tuple[float, float],
+        lambdas: tuple[float, float],
         seed: int,
     ):
+        share_on_policy = shares[1]
         if share_on_policy > 0 and (method.needs_data or method.num_windows == 1):
             raise ValueError(
                 f"share_on_policy = {share_on_policy} needs a method whose windows follow a path:"
@@ -260,7 +266,7 @@ class _Run:
             )
         self.student, self.task, self.method = student, task, method
         self.windows = task.windows(method)
-        self.shares = share_at_hi, share_on_policy
+        self.shares, self.lambdas = shares, lambdas
         self.count = batch_size * task.num_windows // self.windows.num_windows
         self.generator = torch.Generator().manual_seed(seed)
         self.start = on_policy_starts(student) if share_on_policy > 0 else method.start
@@ -284,7 +290,8 @@ class _Run:
         if self.critic is not None:
             states = edge_states(self.student, segments, batch)
             adversarial, matching = student_losses(self.critic, states, batch.cond)
-            total = total + 0.1 * adversarial + matching
+            lambda_adv, lambda_fm = self.lambdas
+            total = total + lambda_adv * adversarial + lambda_fm * matching
         total.backward()
         if self.critic is not None:
             self.judging.zero_grad()

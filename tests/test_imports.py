@@ -41,7 +41,7 @@ def test_the_core_does_not_need_torchvision():
 
 
 def test_loading_is_silent():
-    code = "import flowsteer; flowsteer.load_pipeline(device='cpu')"
+    code = "import flowsteer.models.sd3; flowsteer.load_pipeline(device='cpu')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
 

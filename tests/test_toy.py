@@ -90,6 +90,18 @@ def test_a_run_repeats_itself_and_its_seed_matters(task, base):
     assert first == second != other
 
 
+def test_the_critics_weights_are_switches(task, base):
+    """With both at 0 the critic watches, and the student learns as by OTA."""
+    students = [
+        learn(task, base, "ota", num_steps=3)[0],
+        learn(task, base, "flowsteer", num_steps=3, lambda_adv=0.0, lambda_fm=0.0)[0],
+        learn(task, base, "flowsteer", num_steps=3, lambda_adv=0.0)[0],
+    ]
+    ota, off, matching = (student.to_velocity.weight for student in students)
+    assert torch.allclose(ota, off, atol=1e-6)
+    assert not torch.allclose(ota, matching, atol=1e-6)
+
+
 def test_starts_on_the_students_own_path(task, base):
     _, own = learn(task, base, "ota", num_steps=3, share_on_policy=1.0)
     _, teachers = learn(task, base, "ota", num_steps=3)

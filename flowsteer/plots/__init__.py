@@ -1,7 +1,12 @@
 """Figures: pure functions, data in, matplotlib `Figure` out, all in one house style."""
 
 from flowsteer.plots.animation import save_particles, save_pictures
-from flowsteer.plots.grids import grid_distance_figure, picture_table_figure, staircase_figure
+from flowsteer.plots.grids import (
+    call_error_figure,
+    grid_distance_figure,
+    picture_table_figure,
+    staircase_figure,
+)
 from flowsteer.plots.mismatch import (
     chords_figure,
     clouds_figure,
@@ -35,6 +40,7 @@ __all__ = [
     "ablation_figure",
     "arrivals_figure",
     "bend_figure",
+    "call_error_figure",
     "chords_figure",
     "clouds_figure",
     "curves_figure",

@@ -49,6 +49,24 @@ def staircase_figure(grids: Mapping[str, Tensor | Sequence[float]]) -> Figure:
 
 
 @themed
+def call_error_figure(errors: Mapping[str, Sequence[Interval]]) -> Figure:
+    """What each Euler step alone loses, if it begins on the exact path.
+
+    Args:
+        errors: grid -> the error of each of its calls, in order.
+    """
+    figure, (axes,) = new_panels(1, height=3.2, width=5.6)
+    for place, (name, calls) in enumerate(errors.items()):
+        shift = 0.12 * (place - (len(errors) - 1) / 2)
+        points = [(call + 1 + shift, interval) for call, interval in enumerate(calls)]
+        interval_line(axes, points, name, COLORS.get(name, f"C{place}"))
+    axes.set_xticks(range(1, max(map(len, errors.values())) + 1))
+    axes.set(xlabel="call", ylabel="error of the step (relative L2)", ylim=0)
+    axes.legend()
+    return figure
+
+
+@themed
 def grid_distance_figure(
     distances: Mapping[str, Sequence[Point]], gaps: Sequence[tuple[float, Interval]]
 ) -> Figure:

@@ -120,21 +120,23 @@ def frame_plane(axes: Axes) -> None:
     axes.set_box_aspect(1)
 
 
-def shade_plane(axes: Axes, view: FieldView) -> None:
+def shade_plane(axes: Axes, view: FieldView, arrows: bool = True) -> None:
     """Density as filled contours, the field as arrows on every third point of the lattice."""
     x, y = view.points[..., 0], view.points[..., 1]
     peak = float(view.density.max())
     shades: Any = [(PALETTE[5], 0.12 + 0.13 * step) for step in range(len(LEVELS) - 1)]
     axes.contourf(x, y, view.density / peak, levels=LEVELS, colors=shades, zorder=0)
+    if not arrows:
+        return
     every = (slice(1, None, 3), slice(1, None, 3))
-    arrows = view.velocity[every]
-    longest = max(float(np.percentile(arrows.norm(dim=-1), 95)), 1e-6)
+    velocity = view.velocity[every]
+    longest = max(float(np.percentile(velocity.norm(dim=-1), 95)), 1e-6)
     axes.quiver(
         x[every],
         y[every],
         # sampling runs backwards in t: arrows point where a particle goes
-        -arrows[..., 0],
-        -arrows[..., 1],
+        -velocity[..., 0],
+        -velocity[..., 1],
         color="C6",
         scale=24 * longest,
         width=0.004,

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 Theme = Literal["light", "dark"]
 P = ParamSpec("P")
-NOTEBOOK_DPI = 130
+NOTEBOOK_DPI = 120
 CSS_PIXELS_PER_INCH = 96
 """A page shows a figure at its size in inches, however many pixels it has."""
 

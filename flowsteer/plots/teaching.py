@@ -30,7 +30,7 @@ def arrivals_figure(arrivals: Mapping[str, Tensor], ends: Tensor) -> Figure:
         dots(axes, points, s=8, color="C0", zorder=3, linewidths=0, label="student's")
         axes.set_title(name)
         frame_plane(axes)
-    panels[0].legend(loc="lower left", fontsize="small", handletextpad=0.3)
+    panels[0].legend(loc="center", fontsize="small", handletextpad=0.3)
     return figure
 
 
@@ -48,8 +48,8 @@ def distance_figure(rows: Mapping[str, Interval], unit: str = "units of the plan
         axes.errorbar(interval.mean, -place, xerr=away, fmt="o", capsize=3, color="C0")
     axes.set_yticks([-place for place in range(len(rows))], list(rows))
     axes.set(xscale="log", ylim=(0.6 - len(rows), 0.6))
-    axes.set_xlabel(f"mean distance to the teacher's exact ends ({unit})")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.set_xlabel(f"mean distance to the exact ends ({unit})")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.minorticks_off()
     axes.grid(axis="x")

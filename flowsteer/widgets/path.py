@@ -88,5 +88,5 @@ class PathExplorer(Explorer):
         calls = self.num_steps * CALLS_PER_STEP[self.solver]
         return (
             f"{calls} calls of the field; the ends miss the exact ones by"
-            f" {self.mean_error:.3f} on average (the ring's radius is 2)."
+            f" {self.mean_error:.3f} on average."
         )

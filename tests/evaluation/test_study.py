@@ -12,7 +12,13 @@ from flowsteer.emoji.detector import load_detector
 from flowsteer.emoji.evaluation import EmojiEvalReport, summarize
 from flowsteer.emoji.prompts import TASKS, load_prompts
 from flowsteer.evaluation import study
-from flowsteer.evaluation.report import RESULTS, compare_rows, known_undistilled, report_student
+from flowsteer.evaluation.report import (
+    RESULTS,
+    best_scale,
+    compare_rows,
+    known_undistilled,
+    report_student,
+)
 from flowsteer.evaluation.study import (
     Result,
     Variant,
@@ -160,8 +166,17 @@ def test_the_records_defaults_are_in_use(pipe, record):
     from flowsteer.loading import pipeline_info
 
     assert pipeline_info(pipe).guidance_scale == record["guidance_scale"]
-    best = max(record["dev_guidance"], key=lambda row: row["overall"])
-    assert best["guidance_scale"] == record["guidance_scale"]
+    chosen = best_scale(record["dev_guidance"], len(load_prompts("dev")))
+    assert chosen == record["guidance_scale"]
+
+
+def test_the_lowest_scale_that_prompts_cannot_tell_from_the_best_is_taken():
+    curve = [
+        {"guidance_scale": scale, "overall": overall}
+        for scale, overall in ((2.0, 0.8), (3.0, 0.89), (4.0, 0.9), (5.0, 0.85))
+    ]
+    assert best_scale(curve, 600) == 3.0  # a standard error is .012
+    assert best_scale(curve, 60_000) == 4.0
 
 
 def test_rows_are_compared_with_the_best_and_the_nearest():
