@@ -1,6 +1,6 @@
 """What has to be made again when the bundled weights change: the README's pictures, references.
 
-    python -m flowsteer.showcase [mismatch] [students] [animation] [references] [--output_dir DIR]
+    python -m flowsteer.showcase [NAME ...] [--output_dir DIR]
 
 Without names it makes all of them, in `flowsteer/emoji/results/`.
 """
@@ -17,8 +17,10 @@ from PIL import Image
 from flowsteer.clouds import COMPONENT, mixture_clouds
 from flowsteer.comparing import PipelineSet
 from flowsteer.evaluation.references import REFERENCES, write_references
+from flowsteer.flow import GRIDS
 from flowsteer.generation import Settings, decode, encode, initial_noise, latent_shape
 from flowsteer.paths import RecordedPath, record_path
+from flowsteer.plots.grids import staircase_figure
 from flowsteer.plots.mismatch import story_figure
 from flowsteer.plots.students import strips_figure
 from flowsteer.plots.style import save_figure
@@ -38,6 +40,12 @@ def save_mismatch(folder: Path) -> Path:
     generator = torch.Generator().manual_seed(1)
     x_0 = ToyTask().data(torch.full((count,), COMPONENT), generator)
     return save_figure(story_figure(clouds, x_0, NUM_WINDOWS, 2), folder / "mismatch.svg")
+
+
+def save_staircase(folder: Path) -> Path:
+    """Both time grids at 4 steps and the shift of SD3, as staircases."""
+    grids = {name: grid(4, 3.0) for name, grid in GRIDS.items()}
+    return save_figure(staircase_figure(grids), folder / "staircase.svg")
 
 
 def save_students(folder: Path, pipelines: PipelineSet | None = None) -> Path:
@@ -80,6 +88,7 @@ def save_references(folder: Path, pipelines: PipelineSet | None = None) -> Path:
 
 MADE: dict[str, Callable[[Path], Path]] = {
     "mismatch": save_mismatch,
+    "staircase": save_staircase,
     "students": save_students,
     "animation": save_animation,
     "references": save_references,
