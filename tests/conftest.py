@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -14,6 +15,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import pytest
 import torch
 
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 LOCAL = ("127.0.0.1", "::1", "localhost", "0.0.0.0")
 
 
@@ -101,3 +103,26 @@ def full_student(tiny_folder, student_info, tmp_path_factory) -> Path:
     transformer.save_pretrained(folder / "transformer")
     replace(student_info, lora_rank=None, lora_alpha=None).save(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium; without one, tests are skipped, and fail where CI is set."""
+    path = next((found for name in CHROMIUM if (found := shutil.which(name))), None)
+    if path is None:
+        reason = f"no Chromium found; install one of {', '.join(CHROMIUM)}"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    arguments = [
+        "--no-sandbox",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    ]
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=path, args=arguments)
+        yield chromium
+        chromium.close()

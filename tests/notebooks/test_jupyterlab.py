@@ -17,7 +17,6 @@ from flowsteer.notebook import VARIABLE
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = "01_ode_paths.ipynb"
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MINUTE = 60_000  # milliseconds
 
 
@@ -26,6 +25,10 @@ def lab(tmp_path_factory):
     """Address of a JupyterLab on a copy of the notebook, without a token, on this machine alone."""
     folder = tmp_path_factory.mktemp("lab")
     shutil.copy(ROOT / "notebooks" / NOTEBOOK, folder)
+    # cells out of sight would not be in the page otherwise, and Run All scrolls to the end
+    settings = folder / ".settings" / "@jupyterlab" / "notebook-extension"
+    settings.mkdir(parents=True)
+    (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -34,6 +37,7 @@ def lab(tmp_path_factory):
         VARIABLE: "quick",
         "PYTHONPATH": os.pathsep.join(paths),
         **{f"JUPYTER_{kind}_DIR": str(folder / f".{kind}") for kind in ("CONFIG", "RUNTIME")},
+        "JUPYTERLAB_SETTINGS_DIR": str(folder / ".settings"),
         "IPYTHONDIR": str(folder / ".ipython"),
     }
     options = ["--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1"]
@@ -62,24 +66,14 @@ def lab(tmp_path_factory):
         process.wait(30)
 
 
-@pytest.fixture(scope="module")
-def page(lab):
-    """The notebook in a headless Chromium; without one it is skipped, and fails where CI is set."""
-    path = next((found for name in CHROMIUM if (found := shutil.which(name))), None)
-    if path is None:
-        reason = f"no Chromium found; install one of {', '.join(CHROMIUM)}"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 1000})
-        page.set_default_timeout(2 * MINUTE)
-        page.goto(f"{lab}/lab/tree/{NOTEBOOK}?reset")
-        yield page
-        browser.close()
+@pytest.fixture
+def page(browser, lab):
+    """The notebook, open."""
+    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    page.set_default_timeout(2 * MINUTE)
+    page.goto(f"{lab}/lab/tree/{NOTEBOOK}?reset")
+    yield page
+    page.close()
 
 
 def picture(explorer):

@@ -1,6 +1,7 @@
 """What all explorers have in common, on one that draws a point."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 
 import ipywidgets
 import pytest
@@ -8,6 +9,12 @@ import traitlets
 
 from flowsteer.plots.style import new_panels, themed
 from flowsteer.widgets import Explorer
+
+
+def in_a_loop(coroutine):
+    """Run in a thread of its own: a browser that other tests keep open has a loop in this one."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
 
 
 @themed
@@ -64,7 +71,7 @@ def test_many_changes_share_one_figure():
             await asyncio.sleep(0.01)
         return explorer
 
-    explorer = asyncio.run(drag())
+    explorer = in_a_loop(drag())
     assert explorer.drawn == 2 and "0.95" in explorer.text.value
     assert place(explorer) == pytest.approx(0.95)
     assert explorer.drawn == 2  # asking for the figure draws no other
@@ -79,7 +86,7 @@ def test_an_error_is_told_below_the_figure_that_stays():
             await asyncio.sleep(0.01)
         return explorer, shown
 
-    explorer, shown = asyncio.run(drag())
+    explorer, shown = in_a_loop(drag())
     assert explorer.image.value == shown
     assert "x = 0 is &lt;no> point" in explorer.text.value
     with pytest.raises(ValueError, match="is <no> point"):
