@@ -91,9 +91,8 @@ def wait_for_another(page, explorer, before):
 @pytest.mark.slow
 def test_run_all_then_a_dragged_slider_and_a_key_change_the_figure(page, tmp_path):
     page.locator(".jp-Notebook").wait_for()
-    # a kernel that still starts would swallow the command
-    page.locator(".jp-NotebookPanel [data-status=idle], .jp-Notebook-ExecutionIndicator"
-                 "[data-status=idle]").first.wait_for()
+    # before the kernel answers, the command would be swallowed or ask which kernel to start
+    page.locator("#jp-main-statusbar").get_by_text("Python 3 (ipykernel) | Idle").wait_for()
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
 
