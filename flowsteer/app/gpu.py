@@ -11,6 +11,7 @@ import importlib
 import itertools
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from PIL import Image
@@ -69,7 +70,7 @@ def draw(
     pipelines = _sets[number]
     column, pipe = prepare_column(pipelines, column)
     embeds, noise = _encode_once(number, prompt), _noise(pipelines, seed)
-    return draw_card(column, pipe, embeds, noise, should_stop)
+    return replace(draw_card(column, pipe, embeds, noise, should_stop), seed=seed)
 
 
 @on_gpu
