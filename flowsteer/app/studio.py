@@ -157,7 +157,6 @@ class Studio:
         return self._number
 
     def _load(self, post: Post, should_stop: ShouldStop) -> None:
-        from flowsteer.app import gpu
         from flowsteer.comparing import PipelineSet
         from flowsteer.loading import load_pipeline
 
@@ -174,6 +173,8 @@ class Studio:
             from flowsteer.app.verdicts import Judge
 
             self.judge = Judge()
+        from flowsteer.app import gpu
+
         self._number = gpu.put_down(pipelines)
         self._loaded.set_result(pipelines)
 

@@ -13,9 +13,9 @@ from PIL import Image
 from flowsteer.app.figures import figure_html
 from flowsteer.app.html import empty_html, escape, png_data_uri, table_html
 from flowsteer.app.markdown import markdown_html
-from flowsteer.app.screens.base import PLAIN, QUICK, Screen
-from flowsteer.evaluation.report import RESULTS
+from flowsteer.app.screens.base import HERE, PLAIN, QUICK, Screen
 
+RESULTS = HERE.parent / "emoji" / "results"
 REPRODUCTION = RESULTS / "reproduction"
 PAPER_HEAD = ("Method (SD3-Medium)", "NFE", "PickScore", "HPSv2", "CLIP", "GenEval")
 PAPER_ROWS = (
