@@ -251,5 +251,6 @@
     });
   }).observe(document.documentElement, { childList: true, subtree: true });
 
-  window.flowsteer = { columns, remember, setQuery };
+  // as it was opened: the first tab writes itself into the address when it appears
+  window.flowsteer = { columns, remember, setQuery, opened: window.location.search || "?" };
 })();

@@ -24,14 +24,17 @@ def figure_html(draw: Callable[[], Figure], alt: str, inside: str = "") -> str:
         alt: what it shows, for those who do not see it.
         inside: HTML to lay over it.
     """
+    from matplotlib import rc_context
+
     from flowsteer.plots import theme
+    from flowsteer.plots.style import THEMES
 
     images = []
     with _one_at_a_time:
-        for name in ("light", "dark"):
-            with theme(name):
-                figure = draw()
-            text = base64.b64encode(_svg(figure)).decode("ascii")
+        for name in THEMES:
+            # colours such as "C0" are looked up when a figure is written, not when it is made
+            with theme(name), rc_context(THEMES[name]):
+                text = base64.b64encode(_svg(draw())).decode("ascii")
             images.append(
                 f'<img class="fs-{name}" src="data:image/svg+xml;base64,{text}" alt="{escape(alt)}">'
             )

@@ -40,8 +40,7 @@ def build_page(studio: Studio) -> gr.Blocks:
         link = gr.Textbox("", visible=False)
         with gr.Tabs(elem_id="screens") as tabs:
             for key, name in SCREENS.items():
-                # all screens are in the page from the start, so that a tab opens at once
-                with gr.Tab(name, id=key, elem_id=f"screen-{key}", render_children=False) as tab:
+                with gr.Tab(name, id=key, elem_id=f"screen-{key}") as tab:
                     SCREEN_CLASSES[key](studio).build(page, link)
                 script = f"() => {{ window.flowsteer.setQuery({{ screen: {key!r} }}); return []; }}"
                 tab.select(None, None, None, js=script)
@@ -51,7 +50,7 @@ def build_page(studio: Studio) -> gr.Blocks:
             return gr.Tabs(selected=screen) if screen else gr.skip()
 
         # a query is never empty here: without one it must change too, for the first picture
-        page.load(None, None, link, js="() => window.location.search || '?'")
+        page.load(None, None, link, js="() => window.flowsteer.opened")
         link.change(open_screen, link, tabs, **QUICK)
         for name, make in ENDPOINTS.items():
             gr.api(make(studio), api_name=name, concurrency_limit=None)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from flowsteer.plots.style import new_panels, themed
+from flowsteer.plots.style import PALETTE, new_panels, themed
 
 Points = Sequence[Sequence[float]]
 
@@ -28,10 +28,10 @@ def plane_figure(
     figure, (axes,) = new_panels(1, height=3.8, width=4.6)
     for index, (label, points) in enumerate(paths.items()):
         style = {"linewidth": 2.2, "markersize": 3} if index == 0 else {"alpha": 0.9}
-        axes.plot(*zip(*points, strict=True), marker="o", color=f"C{index}", label=label, **style)
+        axes.plot(*zip(*points, strict=True), marker="o", color=PALETTE[index % len(PALETTE)], label=label, **style)
     if len(edges):
         ringed = {"markerfacecolor": "none", "markersize": 10, "linestyle": "none"}
-        axes.plot(*zip(*edges, strict=True), marker="o", color="C0", label="window edges", **ringed)
+        axes.plot(*zip(*edges, strict=True), marker="o", color=PALETTE[0], label="window edges", **ringed)
     names = ("first", "second")
     x, y = (f"{n} component ({share:.0%})" for n, share in zip(names, explained, strict=True))
     axes.set(xlabel=x, ylabel=y)
@@ -53,11 +53,11 @@ def distance_along_figure(
     """
     figure, (axes,) = new_panels(1, height=3.8, width=4.6)
     for edge in edges:
-        axes.axvline(edge, color="C6", linestyle=":", linewidth=1.2)
+        axes.axvline(edge, color=PALETTE[6], linestyle=":", linewidth=1.2)
     for index, (label, points) in enumerate(curves.items()):
-        axes.plot(*zip(*points, strict=True), marker="o", color=f"C{index + 1}", label=label)
+        axes.plot(*zip(*points, strict=True), marker="o", color=PALETTE[(index + 1) % len(PALETTE)], label=label)
     if edges:
-        axes.plot([], [], color="C6", linestyle=":", label="window edges")
+        axes.plot([], [], color=PALETTE[6], linestyle=":", label="window edges")
     axes.set(xlabel="sigma (1 is noise)", ylabel="distance to the teacher (relative L2)", ylim=0)
     axes.invert_xaxis()
     axes.legend(fontsize="small")

@@ -142,7 +142,7 @@ def vote(pair: Any, votes: Any, side: str) -> tuple:
         return *skip(5), (right, total), gr.skip()
     correct = side == pair.full_side
     right, total = right + correct, total + 1
-    word = "Right" if correct else "No"
+    word = "Correct" if correct else "Wrong"
     teacher, student = (pair.done.cards_of(column.key)[0] for column in pair.done.request.columns)
     told = status_html(
         f"{word}: the {pair.full_side} one took {teacher.nfe} calls, the other {student.nfe}.",
