@@ -20,7 +20,6 @@ from flowsteer.app.studio import Studio
 from flowsteer.flow.grids import GRIDS
 
 
-
 def compare_endpoint(studio: Studio) -> Callable[..., Iterator[dict]]:
     """The function behind `/compare`."""
 
@@ -177,5 +176,3 @@ def _path_record(trace: Trace, points: Any, distances: list[float]) -> dict[str,
         "window_edges": list(trace.edges),
         "x0_hats": [png_data_uri(frame) for frame in trace.frames],
     }
-
-

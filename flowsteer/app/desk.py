@@ -64,7 +64,7 @@ class Desk:
         self._thread.start()
 
     def do(self, work: Work, should_stop: ShouldStop = lambda: False) -> Iterator[Any]:
-        """`Waiting` while others come first, then what the work posts; its latest, if many piled up.
+        """`Waiting` while others come first, then the work's posts, the latest of several.
 
         Closing the iterator early, or `should_stop`, ends the work after the step that it is in.
 

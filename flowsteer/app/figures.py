@@ -35,9 +35,8 @@ def figure_html(draw: Callable[[], Figure], alt: str, inside: str = "") -> str:
             # colours such as "C0" are looked up when a figure is written, not when it is made
             with theme(name), rc_context(THEMES[name]):
                 text = base64.b64encode(_svg(draw())).decode("ascii")
-            images.append(
-                f'<img class="fs-{name}" src="data:image/svg+xml;base64,{text}" alt="{escape(alt)}">'
-            )
+            source = f"data:image/svg+xml;base64,{text}"
+            images.append(f'<img class="fs-{name}" src="{source}" alt="{escape(alt)}">')
     return f'<div class="fs-figure">{"".join(images)}{inside}</div>'
 
 

@@ -52,10 +52,12 @@ def status_html(headline: str, detail: str = "", share: float | None = None) -> 
     extra = f"<span>{escape(detail)}</span>" if detail else ""
     bar = ""
     if share is not None:
-        bar = f'<div class="fs-bar" aria-hidden="true"><i style="width:{100 * share:.0f}%"></i></div>'
+        bar = (
+            f'<div class="fs-bar" aria-hidden="true"><i style="width:{100 * share:.0f}%"></i></div>'
+        )
     return (
-        f'<div class="fs-status"><div role="status"><strong>{escape(headline)}</strong>{extra}</div>'
-        f"{bar}</div>"
+        '<div class="fs-status"><div role="status">'
+        f"<strong>{escape(headline)}</strong>{extra}</div>{bar}</div>"
     )
 
 

@@ -66,15 +66,15 @@ def networks_for(model: str, students: Sequence[str]) -> dict[str, Network]:
             continue
         title = os.path.basename(os.path.normpath(name))
         key = _free_key(title, networks)
-        networks[key] = Network(
-            key, f"Student {title}", found.name, found.info.num_inference_steps
-        )
+        networks[key] = Network(key, f"Student {title}", found.name, found.info.num_inference_steps)
     return networks
 
 
 def _free_key(title: str, taken: Mapping[str, Network]) -> str:
     """A key that is safe in addresses and file names, and not taken."""
-    safe = "".join(char if char.isascii() and char.isalnum() else "_" for char in title) or "student"
+    safe = (
+        "".join(char if char.isascii() and char.isalnum() else "_" for char in title) or "student"
+    )
     key, number = safe, 2
     while key in taken:
         key, number = f"{safe}_{number}", number + 1
@@ -135,12 +135,14 @@ class Choices:
         if isinstance(rows, str) or not isinstance(rows, Sequence):
             raise ValueError(f"columns = {shorten(rows)} must be a list of objects")
         if not 1 <= len(rows) <= MOST_COLUMNS:
-            raise ValueError(
-                f"columns has {len(rows)} entries; give 1 to {MOST_COLUMNS} of them"
-            )
+            raise ValueError(f"columns has {len(rows)} entries; give 1 to {MOST_COLUMNS} of them")
         columns: list[Column] = []
         for row in rows:
-            if not isinstance(row, Mapping) or not row.keys() <= set(FIELDS) or "network" not in row:
+            if (
+                not isinstance(row, Mapping)
+                or not row.keys() <= set(FIELDS)
+                or "network" not in row
+            ):
                 raise ValueError(
                     f"column {shorten(row)} must be an object with network, and may have"
                     f" {', '.join(FIELDS[1:])}"

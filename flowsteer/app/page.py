@@ -38,7 +38,7 @@ def build_page(studio: Studio) -> gr.Blocks:
     with page:
         gr.HTML((HERE / "intro.html").read_text(encoding="utf-8"), **PLAIN)
         link = gr.Textbox("", visible=False)
-        with gr.Tabs(elem_id="screens") as tabs:
+        with gr.Tabs(elem_id="screens", overflow_behavior="wrap") as tabs:
             for key, name in SCREENS.items():
                 with gr.Tab(name, id=key, elem_id=f"screen-{key}") as tab:
                     SCREEN_CLASSES[key](studio).build(page, link)

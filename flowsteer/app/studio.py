@@ -182,7 +182,8 @@ class Studio:
         from flowsteer.app import gpu
         from flowsteer.generation import GenerationStopped
 
-        notes, traces, steps = self.notes(request.prompt), {}, 0
+        notes, steps = self.notes(request.prompt), 0
+        traces: dict[str, Trace] = {}
 
         def shown() -> Trajectories:
             left = [column.key for column in request.columns if column.key not in traces]

@@ -1,8 +1,9 @@
-"""Figures of sampling paths: where they run in the teacher's plane, and how far from the teacher."""
+"""Figures of sampling paths: where they run in the teacher's plane, how far from the teacher."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -27,11 +28,21 @@ def plane_figure(
     """
     figure, (axes,) = new_panels(1, height=3.8, width=4.6)
     for index, (label, points) in enumerate(paths.items()):
-        style = {"linewidth": 2.2, "markersize": 3} if index == 0 else {"alpha": 0.9}
-        axes.plot(*zip(*points, strict=True), marker="o", color=PALETTE[index % len(PALETTE)], label=label, **style)
+        style: dict[str, Any] = (
+            {"linewidth": 2.2, "markersize": 3} if index == 0 else {"alpha": 0.9}
+        )
+        axes.plot(
+            *zip(*points, strict=True),
+            marker="o",
+            color=PALETTE[index % len(PALETTE)],
+            label=label,
+            **style,
+        )
     if len(edges):
-        ringed = {"markerfacecolor": "none", "markersize": 10, "linestyle": "none"}
-        axes.plot(*zip(*edges, strict=True), marker="o", color=PALETTE[0], label="window edges", **ringed)
+        ringed: dict[str, Any] = {"markerfacecolor": "none", "markersize": 10, "linestyle": "none"}
+        axes.plot(
+            *zip(*edges, strict=True), marker="o", color=PALETTE[0], label="window edges", **ringed
+        )
     names = ("first", "second")
     x, y = (f"{n} component ({share:.0%})" for n, share in zip(names, explained, strict=True))
     axes.set(xlabel=x, ylabel=y)
@@ -55,7 +66,12 @@ def distance_along_figure(
     for edge in edges:
         axes.axvline(edge, color=PALETTE[6], linestyle=":", linewidth=1.2)
     for index, (label, points) in enumerate(curves.items()):
-        axes.plot(*zip(*points, strict=True), marker="o", color=PALETTE[(index + 1) % len(PALETTE)], label=label)
+        axes.plot(
+            *zip(*points, strict=True),
+            marker="o",
+            color=PALETTE[(index + 1) % len(PALETTE)],
+            label=label,
+        )
     if edges:
         axes.plot([], [], color=PALETTE[6], linestyle=":", label="window edges")
     axes.set(xlabel="sigma (1 is noise)", ylabel="distance to the teacher (relative L2)", ylim=0)

@@ -14,20 +14,23 @@ from flowsteer.pictures import versions
 from flowsteer.students import find_student
 
 ATTRIBUTION = HERE.parent / "emoji" / "data" / "ATTRIBUTION.md"
-ADD_STUDENT = """<h2>Add a student</h2>
+ADD_STUDENT = r"""<h2>Add a student</h2>
 <p>Teach one, from prompts alone, then start the app with its folder. Every folder with a
 <code>flowsteer.json</code> and a LoRA or a transformer will do; <code>--student</code> may be given
 several times.</p>
 <pre><code>flowsteer distill --output_dir out/mine
 python app.py --student out/mine/student</code></pre>
 <p>The same for another model, on a GPU:</p>
-<pre><code>python app.py --model stabilityai/stable-diffusion-3-medium-diffusers --student PATH</code></pre>"""
+<pre><code>python app.py --student PATH \
+    --model stabilityai/stable-diffusion-3-medium-diffusers</code></pre>"""
 PROGRAMS = """<h2>For programs</h2>
-<p>The endpoints <code>/compare</code>, <code>/trajectory</code> and <code>/schedule</code> give what
-these screens show; “Use via API” below lists their arguments. With <code>--mcp</code> the app serves
-them as tools as well.</p>
+<p>The endpoints <code>/compare</code>, <code>/trajectory</code> and <code>/schedule</code> give
+what these screens show; “Use via API” below lists their arguments. With <code>--mcp</code> the app
+serves them as tools as well.</p>
 <pre><code>from gradio_client import Client
-Client("http://127.0.0.1:7860").predict("a 3d koala on blue", 0, api_name="/compare")</code></pre>"""
+
+client = Client("http://127.0.0.1:7860")
+client.predict("a 3d koala on blue", 0, api_name="/compare")</code></pre>"""
 LICENCES = """<p>FlowSteer’s code is under Apache-2.0. The method is that of Ke et al.,
 <cite>FlowSteer</cite> (CVPR 2026, arXiv 2511.18834); this is an independent implementation.</p>"""
 
@@ -77,7 +80,9 @@ def versions_html() -> str:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
-    return table_html("Versions", ["Package", "Version"], [[escape(k), escape(v)] for k, v in found.items()])
+    return table_html(
+        "Versions", ["Package", "Version"], [[escape(k), escape(v)] for k, v in found.items()]
+    )
 
 
 def art_html(studio: Studio) -> str:
@@ -85,7 +90,9 @@ def art_html(studio: Studio) -> str:
     if not studio.has_detector:
         return "<p>The model’s own licence is that of its publisher.</p>"
     lines = ATTRIBUTION.read_text(encoding="utf-8").splitlines()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line[:1] == "|"]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in lines if line[:1] == "|"
+    ]
     head, body = rows[0], rows[2:]
     cells = [[_linked(cell) for cell in row] for row in body]
     return (

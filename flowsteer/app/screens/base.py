@@ -61,6 +61,15 @@ class Screen:
         self.studio = studio
         self.turns = Turns()
 
+    def build(self, page: gr.Blocks, link: gr.Textbox) -> None:
+        """Lay out the components and connect the events.
+
+        Args:
+            page: to build in.
+            link: gets the query of the page's address once it is open.
+        """
+        raise NotImplementedError
+
     def ask_stop(self, request: gr.Request) -> tuple:
         """Ask the visitor's running request to end; it does so after the step in work."""
         self.turns.stop(request.session_hash or "")
@@ -82,7 +91,7 @@ class Screen:
         visitor: str,
         on_wait: Callable[[str], Any],
     ) -> Iterator[Any]:
-        """What `start(should_stop)` yields while the turn lasts; `on_wait(status)` while in line."""
+        """What `start(should_stop)` yields in this turn; `on_wait(status)` while in line."""
 
         def should_stop() -> bool:
             return self.overtaken(visitor, turn) or self.turns.is_stopped(visitor)
@@ -116,9 +125,7 @@ def prompt_inputs(prompt: str, seed: int, name: str) -> tuple[gr.Textbox, gr.Num
         elem_id=f"{name}-prompt",
         elem_classes="fs-prompt",
     )
-    seed_box = gr.Number(
-        seed, label="Seed", precision=None, min_width=0, elem_id=f"{name}-seed"
-    )
+    seed_box = gr.Number(seed, label="Seed", precision=None, min_width=0, elem_id=f"{name}-seed")
     return prompt_box, seed_box
 
 

@@ -23,9 +23,9 @@ from flowsteer.app.snapshots import Comparison
 from flowsteer.measure.bootstrap import wilson_interval
 from flowsteer.validation import SEED_LIMIT
 
-INTRO = """<p class="fs-intro">Two pictures of one prompt from one noise. One took the teacher's full
-56 network calls, the other a student's few. Say which one took more. If you cannot tell, you are
-right half of the time.</p>"""
+INTRO = """<p class="fs-intro">Two pictures of one prompt from one noise. One took the teacher's
+full 56 network calls, the other a student's few. Say which one took more. If you cannot tell, you
+are right half of the time.</p>"""
 NO_STUDENT = empty_html(
     "No student is loaded",
     "The blind test shows a student beside its teacher: start the app with --student.",

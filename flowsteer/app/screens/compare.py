@@ -83,7 +83,12 @@ class CompareScreen(Screen):
             with gr.Row(elem_classes="fs-inputs fs-inputs-compare"):
                 prompt, seed = prompt_inputs(*self.examples[0], "compare")
                 noises = gr.Number(
-                    1, label="Noises", minimum=1, maximum=MOST_NOISES, step=1, min_width=0,
+                    1,
+                    label="Noises",
+                    minimum=1,
+                    maximum=MOST_NOISES,
+                    step=1,
+                    min_width=0,
                     elem_id="compare-noises",
                 )
                 randomise = gr.Checkbox(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from flowsteer.app.html import (
@@ -22,7 +22,7 @@ from flowsteer.app.html import (
 )
 from flowsteer.app.requests import planned_nfe
 from flowsteer.app.snapshots import Comparison
-from flowsteer.pictures import versions
+from flowsteer.comparison_files import file_record, picture_file
 
 if TYPE_CHECKING:
     from flowsteer.app.verdicts import Verdict
@@ -103,7 +103,9 @@ def _shot_html(comparison: Comparison, column: Column, seed: int, state: State) 
     card = comparison.cards.get((column.key, seed))
     if card is None:
         drawing = state == "waiting" and comparison.drawing == (column.key, seed)
-        words = "Drawing" if drawing else {"waiting": "Waiting", "stopped": "Stopped"}.get(state, "")
+        words = (
+            "Drawing" if drawing else {"waiting": "Waiting", "stopped": "Stopped"}.get(state, "")
+        )
         busy = ' data-busy=""' if drawing else ""
         return f'<div class="fs-shot fs-blank" data-seed="{seed}"{busy}><span>{words}</span></div>'
     name = picture_file(column, seed)
@@ -135,11 +137,6 @@ def verdict_text(verdict: Verdict) -> str:
     return f"Wrong: {verdict.problem}"
 
 
-def picture_file(column: Column, seed: int) -> str:
-    """Name of a picture in the ZIP."""
-    return f"{column.key}-seed{seed}.png"
-
-
 def _figures_html(comparison: Comparison, column: Column, has_detector: bool) -> str:
     cards = comparison.cards_of(column.key)
     rows = [
@@ -151,7 +148,8 @@ def _figures_html(comparison: Comparison, column: Column, has_detector: bool) ->
     if has_detector:
         rows.append(("Detector", _verdicts(comparison, column)))
     cells = "".join(
-        f'<div data-figure="{name.lower()}"><dt>{hint(name, TERMS[name])}</dt><dd>{value}</dd></div>'
+        f'<div data-figure="{name.lower()}"><dt>{hint(name, TERMS[name])}</dt>'
+        f"<dd>{value}</dd></div>"
         for name, value in rows
     )
     return f"<dl>{cells}</dl>"
@@ -203,7 +201,7 @@ def progress_html(comparison: Comparison) -> str:
     request = comparison.request
     noises = len(request.seeds)
     total = noises * sum(planned_nfe(column) for column in request.columns)
-    calls = sum(card.nfe for card in comparison.cards.values())
+    calls: float = sum(card.nfe for card in comparison.cards.values())
     ready = f"{len(comparison.cards)} of {noises * len(request.columns)} pictures."
     if comparison.drawing is None:
         return status_html(ready, subject(request.prompt, request.seeds), 1.0)
@@ -260,9 +258,7 @@ def wipe_html(comparison: Comparison) -> str:
     )
 
 
-def _select_html(
-    name: str, label: str, options: Sequence[tuple[str, str]], chosen: int
-) -> str:
+def _select_html(name: str, label: str, options: Sequence[tuple[str, str]], chosen: int) -> str:
     rows = "".join(
         f'<option value="{escape(value)}"{" selected" if index == chosen else ""}>{escape(text)}'
         "</option>"
@@ -296,8 +292,8 @@ def figures_table(comparison: Comparison, model: str, has_detector: bool) -> str
     disabled = "" if comparison.cards else " disabled"
     return (
         f'<section class="fs-figures" aria-label="Figures"><h2>Figures</h2>{table}'
-        f'<div class="fs-actions"><button type="button" class="fs-button" data-fs-zip="{escape(record)}"'
-        f"{disabled}>Download ZIP</button>"
+        '<div class="fs-actions"><button type="button" class="fs-button"'
+        f' data-fs-zip="{escape(record)}"{disabled}>Download ZIP</button>'
         '<button type="button" class="fs-button" data-fs-link>Copy link</button>'
         "<p>The ZIP holds the pictures and <code>settings.json</code>, which"
         " <code>flowsteer compare --from</code> draws again.</p></div></section>"
@@ -310,34 +306,16 @@ def _verdict_cell(verdict: Verdict) -> str:
 
 
 def comparison_file(comparison: Comparison, model: str) -> dict[str, Any]:
-    """What `settings.json` in the ZIP says; `flowsteer.comparison_file` reads it."""
+    """What `settings.json` in the ZIP says; `flowsteer compare --from` reads it."""
     request = comparison.request
-    columns, pictures = [], []
+    columns, cards = [], []
     for column in request.columns:
-        cards = comparison.cards_of(column.key)
-        settings = (cards[0].column if cards else column).settings
-        columns.append({"key": column.key, "title": column.title, **asdict(settings)})
-        for card in cards:
-            place = (column.key, card.seed)
-            pictures.append(
-                {
-                    "file": picture_file(column, card.seed),
-                    "column": column.key,
-                    "seed": card.seed,
-                    "nfe": card.nfe,
-                    "seconds": card.seconds,
-                    "sigmas": list(card.sigmas),
-                    "distance": comparison.distances.get(place),
-                }
-            )
-    return {
-        "model": model,
-        "prompt": request.prompt,
-        "seeds": list(request.seeds),
-        "columns": columns,
-        "pictures": pictures,
-        "versions": versions(),
-    }
+        own = comparison.cards_of(column.key)
+        columns.append(replace(column, settings=own[0].column.settings) if own else column)
+        for card in own:
+            distance = comparison.distances.get((column.key, card.seed))
+            cards.append(replace(card, distance=distance))
+    return file_record(model, request.prompt, request.seeds, columns, cards)
 
 
 def cards_record(comparison: Comparison) -> list[dict[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import gradio as gr
 from PIL import Image
 
 from flowsteer.app.figures import figure_html
-from flowsteer.app.html import empty_html, escape, png_data_uri, table_html
+from flowsteer.app.html import empty_html, escape, image_html, table_html
 from flowsteer.app.markdown import markdown_html
 from flowsteer.app.screens.base import HERE, PLAIN, QUICK, Screen
 
@@ -158,7 +158,7 @@ def _plots(records: Any) -> dict[str, str]:
     except ImportError:
         return {}
     return {
-        name: figure_html(lambda draw=draw: draw(records), f"{name}; its numbers are in the tables")
+        name: figure_html(partial(draw, records), f"{name}; its numbers are in the tables")
         for name, draw in figures(records).items()
     }
 
@@ -166,8 +166,8 @@ def _plots(records: Any) -> dict[str, str]:
 def paper_html() -> str:
     """The paper's numbers, named as the paper's."""
     note = (
-        "<p>Figures of Ke et al., <cite>FlowSteer</cite> (CVPR 2026, arXiv 2511.18834), of SD3-Medium"
-        " on COCO 10k and GenEval. They are <strong>the paper’s, not measured here</strong>, and of"
+        "<p>Figures of Ke et al., <cite>FlowSteer</cite> (CVPR 2026, arXiv 2511.18834), of"
+        " SD3-Medium on COCO 10k and GenEval. They are <strong>the paper’s, not measured here</strong>, and of"
         " other metrics: they stand here for the order of the methods, never for the value.</p>"
     )
     main = table_html("The paper’s comparison (its numbers)", PAPER_HEAD, PAPER_ROWS)
@@ -176,7 +176,7 @@ def paper_html() -> str:
 
 
 def gallery_html(results: Path, reproduction: Path) -> str:
-    """Sheets of pictures: comparisons in the package, and the strips of the reproduction's cells."""
+    """Sheets of pictures: comparisons in the package, and strips of the reproduction's cells."""
     sheets = [*sorted(results.glob("*.png")), *sorted((reproduction / "cells").glob("*.png"))]
     if not sheets:
         return empty_html("No picture sheets", "flowsteer compare and reproduce write them.")
@@ -187,10 +187,7 @@ def gallery_html(results: Path, reproduction: Path) -> str:
         sheet.thumbnail((LARGEST_SHEET, LARGEST_SHEET))
         name = path.stem
         parts.append(
-            f'<figure><img src="{png_data_uri(sheet)}" width="{sheet.width}" height="{sheet.height}"'
-            f' loading="lazy" alt="Pictures from fixed noises: {escape(name)}">'
+            f"<figure>{image_html(sheet, f'Pictures from fixed noises: {name}')}"
             f"<figcaption>{escape(name)}</figcaption></figure>"
         )
     return f'<div class="fs-gallery">{"".join(parts)}</div>'
-
-

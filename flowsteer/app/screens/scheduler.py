@@ -19,8 +19,6 @@ from flowsteer.app.html import (
     ticks_html,
 )
 from flowsteer.app.requests import (
-    LEAST_SHIFT,
-    MOST_SHIFT,
     check_grid_numbers,
     schedule_request,
 )
@@ -39,9 +37,9 @@ from flowsteer.app.screens.base import (
 from flowsteer.app.snapshots import Schedules
 from flowsteer.flow.grids import GRIDS
 
-INTRO = """<p class="fs-intro">Where should N steps land? The stock scheduler of diffusers spaces its
-points first and appends the end, 0, afterwards, so that the last call has almost nothing left to
-do. The rectified one puts 0 in first. Move the sliders and see what each step covers.</p>"""
+INTRO = """<p class="fs-intro">Where should N steps land? The stock scheduler of diffusers spaces
+its points first and appends the end, 0, afterwards, so that the last call has almost nothing left
+to do. The rectified one puts 0 in first. Move the sliders and see what each step covers.</p>"""
 SHIFT = "Moves the steps towards noise, where more is decided. SD3 uses 3; 1 spaces them evenly."
 LAST = "How much of the path from noise to picture the last network call covers."
 MOST_SLIDER_STEPS = 28
@@ -56,12 +54,23 @@ class SchedulerScreen(Screen):
         with gr.Column(elem_classes="fs-panel"):
             with gr.Row(elem_classes="fs-inputs fs-inputs-sliders"):
                 shift = gr.Slider(
-                    1.0, 8.0, 3.0, step=0.1, label="Shift", info=SHIFT, min_width=0,
+                    1.0,
+                    8.0,
+                    3.0,
+                    step=0.1,
+                    label="Shift",
+                    info=SHIFT,
+                    min_width=0,
                     elem_id="scheduler-shift",
                 )
                 steps = gr.Slider(
-                    1, MOST_SLIDER_STEPS, 4, step=1, label="Steps N",
-                    info="Network steps from noise to picture.", min_width=0,
+                    1,
+                    MOST_SLIDER_STEPS,
+                    4,
+                    step=1,
+                    label="Steps N",
+                    info="Network steps from noise to picture.",
+                    min_width=0,
                     elem_id="scheduler-steps",
                 )
             with gr.Row(elem_classes="fs-inputs fs-inputs-short"):
@@ -76,14 +85,18 @@ class SchedulerScreen(Screen):
             slider.change(show_grids, [shift, steps], [grids], **QUICK)
         shown = [status, note, stop, pictures]
         inputs = [prompt, seed, shift, steps]
-        gr.on([start.click, prompt.submit, seed.submit], self.begin, inputs, [turn, *shown], **STREAM)\
-            .success(self.run, [*inputs, turn], shown, **STREAM)  # fmt: skip
+        begun = gr.on(
+            [start.click, prompt.submit, seed.submit],
+            self.begin,
+            inputs,
+            [turn, *shown],
+            **STREAM,
+        )
+        begun.success(self.run, [*inputs, turn], shown, **STREAM)
         stop.click(self.ask_stop, None, [status, stop], **QUICK)
         page.unload(self.leave)
 
-    def begin(
-        self, prompt: Any, seed: Any, shift: Any, steps: Any, request: gr.Request
-    ) -> tuple:
+    def begin(self, prompt: Any, seed: Any, shift: Any, steps: Any, request: gr.Request) -> tuple:
         """Check the input and show that work has begun.
 
         Raises:
@@ -102,9 +115,7 @@ class SchedulerScreen(Screen):
             gr.Error: if the line is full, or the model could not be loaded or fails.
         """
         visitor = request.session_hash or ""
-        asked = checked(
-            lambda: schedule_request(self.studio.choices, prompt, seed, shift, steps)
-        )
+        asked = checked(lambda: schedule_request(self.studio.choices, prompt, seed, shift, steps))
         what = subject(asked.prompt, (asked.seed,))
         last: Any = None
         yield skip(4)
@@ -130,7 +141,12 @@ class SchedulerScreen(Screen):
             yield [ending, gr.skip(), gr.Button(interactive=False), gr.skip()]
         except Exception as error:
             if not self.overtaken(visitor, turn):
-                yield [status_html("No picture."), gr.skip(), gr.Button(interactive=False), gr.skip()]
+                yield [
+                    status_html("No picture."),
+                    gr.skip(),
+                    gr.Button(interactive=False),
+                    gr.skip(),
+                ]
             raise shown_error(error, escape) from error
 
 
@@ -169,8 +185,8 @@ def _grid_html(name: str, sigmas: Sequence[float]) -> str:
         f'<article class="fs-grid" data-grid="{name}"><h2>{name.capitalize()}</h2>'
         f'<div class="fs-parts" aria-hidden="true">{parts}</div>{ticks_html(sigmas)}'
         f'<p class="fs-sigma-list">{escape(short_sigmas(sigmas))}</p>'
-        f'<p class="fs-last"><strong>{sizes[-1]:.1%}</strong> {hint("is left to the last call", LAST)}'
-        "</p></article>"
+        f'<p class="fs-last"><strong>{sizes[-1]:.1%}</strong>'
+        f" {hint('is left to the last call', LAST)}</p></article>"
     )
 
 
@@ -191,8 +207,8 @@ def pictures_html(shown: Schedules | None) -> str:
             known = shown.distances.get(name)
             figure = "measuring" if known is None else f"{known:.3f}"
         cards.append(
-            f'<article class="fs-card fs-strip" data-picture="{name}"><header><h3><span>Guided teacher'
-            f"</span> {name} grid</h3></header>{body}"
+            f'<article class="fs-card fs-strip" data-picture="{name}"><header><h3>'
+            f"<span>Guided teacher</span> {name} grid</h3></header>{body}"
             f"<p>Distance to 28 steps: <strong>{figure}</strong></p></article>"
         )
     return f'<div class="fs-strips">{"".join(cards)}</div>'

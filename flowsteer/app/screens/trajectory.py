@@ -12,8 +12,8 @@ from flowsteer.app.networks import TEACHER
 from flowsteer.app.requests import trajectory_request
 from flowsteer.app.screens.base import (
     PLAIN,
-    STREAM,
     QUICK,
+    STREAM,
     Screen,
     buttons,
     checked,
@@ -25,8 +25,8 @@ from flowsteer.app.screens.base import (
 from flowsteer.app.screens.trajectory_html import trajectory_view
 from flowsteer.app.snapshots import Trajectories
 
-INTRO = """<p class="fs-intro">Sampling follows a path from noise to picture. Press Follow, then move
-the slider: at every step you see the picture that each network is heading for.</p>"""
+INTRO = """<p class="fs-intro">Sampling follows a path from noise to picture. Press Follow, then
+move the slider: at every step you see the picture that each network is heading for.</p>"""
 EMPTY = empty_html(
     "No path yet",
     "The teacher takes 28 guided steps, a student a few. Both start from the same noise, so you can"

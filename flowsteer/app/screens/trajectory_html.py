@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 GUESS = (
     "At every call the network says where the path is going: the picture that it would reach in a"
-    " straight line from here. Early guesses are blurry averages of all that the prompt leaves open."
+    " straight line from here. Early guesses are blurry averages of all that the prompt leaves"
+    " open."
 )
 PLANE = (
     "States are points in a space of thousands of dimensions. This is the plane in which the"
