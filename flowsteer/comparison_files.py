@@ -22,6 +22,16 @@ SETTINGS_FILE = "settings.json"
 MOST_BYTES = 500_000_000  # of one file in a ZIP; more is no comparison
 
 
+_NOT_OURS = (
+    OSError,
+    KeyError,
+    TypeError,
+    UnicodeDecodeError,
+    json.JSONDecodeError,
+    zipfile.BadZipFile,
+)
+
+
 @dataclass(frozen=True)
 class ComparisonFile:
     """A comparison that can be drawn again.
@@ -91,7 +101,7 @@ def read_comparison(path: str | os.PathLike[str]) -> ComparisonFile:
         columns = tuple(_column(row) for row in record["columns"])
         seeds = tuple(check_seed(seed) for seed in record["seeds"])
         model, prompt = record["model"], check_prompt(record["prompt"])
-    except (OSError, KeyError, TypeError, json.JSONDecodeError, zipfile.BadZipFile) as error:
+    except _NOT_OURS as error:
         raise ValueError(
             f"{name!r} is no comparison ({type(error).__name__}: {error}); give the app's ZIP or"
             f" its {SETTINGS_FILE}"
@@ -114,6 +124,8 @@ def _read_zip(name: str) -> tuple[str, dict[str, Image.Image]]:
 
 
 def _column(row: dict[str, Any]) -> Column:
+    if not isinstance(row, dict) or not isinstance(row.get("student"), str | None):
+        raise TypeError(f"{shorten(row)} is no column")
     known = {item.name for item in fields(Settings)}
     if unknown := sorted(row.keys() - known - {"key", "title"}):
         raise ValueError(
