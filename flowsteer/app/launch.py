@@ -10,7 +10,11 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Gradio reads it while it is imported
+# Gradio reads both while it is imported. What it writes goes with the folder when the process ends,
+# by an interrupt too; the app itself writes nothing.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+_scratch = tempfile.TemporaryDirectory(prefix="flowsteer-app-")
+os.environ.setdefault("GRADIO_TEMP_DIR", _scratch.name)
 
 import gradio as gr
 
@@ -63,17 +67,14 @@ def serve(
     resolve_model(model)
     check_device(device)
     studio = Studio(model, students, device)
-    # whatever Gradio writes goes with the folder; the app itself writes nothing
-    with tempfile.TemporaryDirectory(prefix="flowsteer-app-") as folder:
-        os.environ["GRADIO_TEMP_DIR"] = folder
-        try:
-            page = build_page(studio)
-            print(f"FlowSteer is at {launch(page, inbrowser, mcp)}", flush=True)
-            studio.pipelines()
-            page.block_thread()
-        finally:
-            studio.close()
-            gr.close_all(verbose=False)
+    try:
+        page = build_page(studio)
+        print(f"FlowSteer is at {launch(page, inbrowser, mcp)}", flush=True)
+        studio.pipelines()
+        page.block_thread()
+    finally:
+        studio.close()
+        gr.close_all(verbose=False)
 
 
 def launch(page: gr.Blocks, inbrowser: bool = False, mcp: bool = False) -> str:

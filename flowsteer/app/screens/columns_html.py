@@ -53,10 +53,12 @@ def _row(choices: Choices, column: Column) -> str:
     scale = "" if guidance == "auto" else guidance
     return (
         '<fieldset class="fs-row" data-fs-row><legend class="fs-hidden">Column</legend>'
-        f'<label><span>Network</span><select data-fs="network">{networks}</select></label>'
+        "<label><span>Network</span>"
+        f'<select data-fs="network" aria-label="Network">{networks}</select></label>'
         f'<label><span>Steps</span><input data-fs="steps" type="number" min="1" max="{MOST_STEPS}"'
         f' step="1" value="{escape(steps)}"></label>'
-        f'<label><span>Scheduler</span><select data-fs="scheduler">{grids}</select></label>'
+        "<label><span>Scheduler</span>"
+        f'<select data-fs="scheduler" aria-label="Scheduler">{grids}</select></label>'
         f'<label title="{GUIDANCE_HELP}"><span>Guidance</span><input data-fs="guidance"'
         f' type="number" min="1" max="100" step="any" placeholder="auto" value="{escape(scale)}">'
         "</label>"

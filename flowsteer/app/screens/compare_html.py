@@ -264,7 +264,8 @@ def _select_html(name: str, label: str, options: Sequence[tuple[str, str]], chos
         "</option>"
         for index, (value, text) in enumerate(options)
     )
-    return f'<label><span>{label}</span><select data-fs-wipe="{name}">{rows}</select></label>'
+    select = f'<select data-fs-wipe="{name}" aria-label="{label}">{rows}</select>'
+    return f"<label><span>{label}</span>{select}</label>"
 
 
 def figures_table(comparison: Comparison, model: str, has_detector: bool) -> str:

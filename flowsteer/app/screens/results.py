@@ -168,7 +168,8 @@ def paper_html() -> str:
     note = (
         "<p>Figures of Ke et al., <cite>FlowSteer</cite> (CVPR 2026, arXiv 2511.18834), of"
         " SD3-Medium on COCO 10k and GenEval. They are <strong>the paper’s, not measured"
-        " here</strong>, and of other metrics: they stand here for the order of the methods, never for the value.</p>"
+        " here</strong>, and of other metrics: they stand here for the order of the"
+        " methods, never for the value.</p>"
     )
     main = table_html("The paper’s comparison (its numbers)", PAPER_HEAD, PAPER_ROWS)
     head = ("Ablation (SD3-Medium)", "PickScore", "HPSv2")
