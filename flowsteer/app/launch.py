@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import importlib.util
 import os
+import shutil
+import signal
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Sequence
 
-# Gradio reads both while it is imported. What it writes goes with the folder when the process ends,
-# by an interrupt too; the app itself writes nothing.
+# Gradio reads both while it is imported; it makes a folder for files, of which the app has none
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-_scratch = tempfile.TemporaryDirectory(prefix="flowsteer-app-")
-os.environ.setdefault("GRADIO_TEMP_DIR", _scratch.name)
+os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="flowsteer-app-")
 
 import gradio as gr
 
@@ -25,6 +27,7 @@ from flowsteer.app.theme import STYLE_SHEET, flowsteer_theme
 from flowsteer.loading import check_device, resolve_model
 from flowsteer.validation import PromptWarning
 
+atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
 MAX_THREADS = 100  # of Gradio's: more than can be in line, so that the page answers meanwhile
 
 
@@ -38,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 after an interrupt, 2 for bad options or a port that is taken.
     """
     options = _parser().parse_args(arguments)
+    if threading.current_thread() is threading.main_thread():
+        # whoever ends a container sends this; it should leave as little behind as Ctrl-C
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     warnings.simplefilter("ignore", PromptWarning)  # the page shows them beside the prompt
     try:
         if options.mcp and importlib.util.find_spec("mcp") is None:

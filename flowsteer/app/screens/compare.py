@@ -122,33 +122,24 @@ class CompareScreen(Screen):
     def _connect(self, page: gr.Blocks, on: Controls, link: gr.Textbox) -> None:
         shown = [on.status, on.note, on.stop, *on.cards, on.wipe, on.table]
         typed = [on.prompt, on.seed, on.noises]
-        asked = [*typed, on.columns]
-        begin: dict[str, Any] = {
+        # one event from click to picture: each costs a tenth of a second between browser and server
+        draw: dict[str, Any] = {
             "inputs": [*typed, on.randomise, on.columns],
             "outputs": [on.turn, on.seed, on.columns, *shown],
+            "js": READ_FORM,
             **STREAM,
         }
-        run: dict[str, Any] = {
-            "fn": self.run,
-            "inputs": [*asked, on.turn],
-            "outputs": shown,
-            **STREAM,
-        }
-        remember: dict[str, Any] = {"fn": None, "inputs": asked, "js": REMEMBER}
         clicks = [on.start.click, on.prompt.submit, on.seed.submit, on.noises.submit]
-        for event in (
-            gr.on(clicks, self.begin, js=READ_FORM, **begin),
-            on.examples.click(self.pick, on.examples, [on.prompt, on.seed], **QUICK).success(
-                self.begin_as_given, js=READ_FORM, **begin
-            ),
-        ):
-            event.success(**remember)
-            event.success(**run)
+        gr.on(clicks, self.draw, **draw)
+        on.examples.click(self.pick, on.examples, [on.prompt, on.seed], **QUICK).success(
+            self.draw_as_given, **draw
+        )
+        on.turn.change(None, [*typed, on.columns], None, js=REMEMBER)
         opened = link.change(
             self.open_link, link, [on.prompt, on.seed, on.noises, on.columns, on.form], **QUICK
         )
-        first = begin | {"inputs": [*asked, link]}
-        opened.success(self.begin_first, **first).success(**run)
+        first = draw | {"inputs": [*typed, on.columns, link], "js": None}
+        opened.success(self.draw_first, **first)
         on.stop.click(self.ask_stop, None, [on.status, on.stop], **QUICK)
         page.unload(self.leave)
 
@@ -168,21 +159,24 @@ class CompareScreen(Screen):
             columns_form(self.studio.choices, columns, bool(link.columns)),
         )
 
-    def begin(
+    def draw(
         self, prompt: Any, seed: Any, noises: Any, randomise: Any, columns: Any, request: gr.Request
-    ) -> tuple:
-        """Check the input, draw a seed if asked for, and show at once that work has begun.
+    ) -> Iterator[list]:
+        """Check the input, draw a seed if asked for, show that work has begun, stream the cards.
+
+        Ends early when stopped or overtaken.
 
         Raises:
-            gr.Error: one line with value, limit and fix; whatever ran before goes on.
+            gr.Error: one line with value, limit and fix, and whatever ran before goes on; or if the
+                line is full, or the model could not be loaded or fails.
         """
         drawn = random.randrange(SEED_LIMIT - MOST_NOISES) if randomise is True else None
         asked = checked(
             lambda: self._request(prompt, seed if drawn is None else drawn, noises, columns)
         )
-        turn = self.turns.begin(request.session_hash or "")
-        waiting = Comparison(asked)
-        return (
+        visitor = request.session_hash or ""
+        turn, waiting = self.turns.begin(visitor), Comparison(asked)
+        yield [
             turn,
             gr.skip() if drawn is None else drawn,
             columns_text(asked.columns),
@@ -192,36 +186,30 @@ class CompareScreen(Screen):
             *self._cards(waiting, "waiting"),
             wipe_html(waiting),
             self._table(waiting),
-        )
+        ]
+        for shown in self._run(asked, turn, visitor):
+            yield [*skip(3), *shown]
 
-    def begin_as_given(
+    def draw_as_given(
         self, prompt: Any, seed: Any, noises: Any, randomise: Any, columns: Any, request: gr.Request
-    ) -> tuple:
-        """`begin` with the seed that stands in its box."""
-        return self.begin(prompt, seed, noises, False, columns, request)
-
-    def begin_first(
-        self, prompt: Any, seed: Any, noises: Any, columns: Any, query: Any, request: gr.Request
-    ) -> tuple | list:
-        """`begin` once the page is open, unless another screen is, or the visitor was quicker."""
-        other = Link.read(query, self.studio.choices).screen not in (None, "compare")
-        if other or self.turns.has_begun(request.session_hash or ""):
-            raise gr.Error("", visible=False, print_exception=False)
-        return self.begin(prompt, seed, noises, False, columns, request)
-
-    def run(
-        self, prompt: Any, seed: Any, noises: Any, columns: Any, turn: Any, request: gr.Request
     ) -> Iterator[list]:
-        """Draw and stream the cards; ends early when stopped or overtaken.
+        """`draw` with the seed that stands in its box."""
+        yield from self.draw(prompt, seed, noises, False, columns, request)
 
-        Raises:
-            gr.Error: if the line is full, or the model could not be loaded or fails.
-        """
-        visitor = request.session_hash or ""
-        asked = checked(lambda: self._request(prompt, seed, noises, columns))
+    def draw_first(
+        self, prompt: Any, seed: Any, noises: Any, columns: Any, query: Any, request: gr.Request
+    ) -> Iterator[list]:
+        """`draw` once the page is open, unless another screen is, or the visitor was quicker."""
+        # Gradio empties every output of a generator that ends without a yield
+        yield skip(MOST_COLUMNS + 8)
+        other = Link.read(query, self.studio.choices).screen not in (None, "compare")
+        if not other and not self.turns.has_begun(request.session_hash or ""):
+            yield from self.draw(prompt, seed, noises, False, columns, request)
+
+    def _run(self, asked: CompareRequest, turn: int, visitor: str) -> Iterator[list]:
+        """Status, note, stop button, cards, wipe and table as they change."""
         last, shown = Comparison(asked), [""] * (MOST_COLUMNS + 1)
         waits = skip(MOST_COLUMNS + 4)
-        yield [gr.skip(), *waits]
         try:
             for last in self.follow(
                 lambda stop: self.studio.compare(asked, stop), turn, visitor, lambda text: text
