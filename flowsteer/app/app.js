@@ -179,7 +179,13 @@
     const text = query.toString();
     window.history.replaceState(null, "", text ? `?${text}` : window.location.pathname);
   };
-  const remember = (prompt, seed, noises, text) => setQuery({ prompt, seed, noises, columns: text, screen: null });
+  let remembered = "";
+  const remember = () => {  // what the comparison on the page was asked with
+    const text = one("[data-fs-query]")?.dataset.fsQuery;
+    if (!text || text === remembered) return;
+    remembered = text;
+    setQuery({ ...JSON.parse(text), screen: null });
+  };
   const copyLink = async (button) => {
     try {
       await navigator.clipboard.writeText(window.location.href);
@@ -244,6 +250,7 @@
     requestAnimationFrame(() => {
       waiting = false;
       refreshWipe();
+      remember();
       for (const slider of all("[data-fs-slider]:not([data-seen])")) {
         slider.dataset.seen = "";
         showStep(slider);
@@ -252,5 +259,5 @@
   }).observe(document.documentElement, { childList: true, subtree: true });
 
   // as it was opened: the first tab writes itself into the address when it appears
-  window.flowsteer = { columns, remember, setQuery, opened: window.location.search || "?" };
+  window.flowsteer = { columns, setQuery, opened: window.location.search || "?" };
 })();

@@ -39,7 +39,6 @@ from flowsteer.validation import SEED_LIMIT
 
 READ_FORM = "(...args) => [...args.slice(0, -1), window.flowsteer.columns()]"
 """Hands the columns form to the server as the last input."""
-REMEMBER = "(...args) => { window.flowsteer.remember(...args); return []; }"
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,8 @@ class CompareScreen(Screen):
             cards = [gr.HTML(text, **PLAIN, min_width=0) for text in texts]
         with gr.Row(elem_classes="fs-below"):
             wipe = gr.HTML(wipe_html(empty), **PLAIN, min_width=0)
-            table = gr.HTML(self._table(empty), **PLAIN, min_width=0)
+            text = figures_table(empty, self.studio.model, self.studio.has_detector, False)
+            table = gr.HTML(text, **PLAIN, min_width=0)
         columns = gr.Textbox(columns_text(first.columns), visible=False)
         turn = gr.Number(0, visible=False)
         return Controls(
@@ -134,7 +134,6 @@ class CompareScreen(Screen):
         on.examples.click(self.pick, on.examples, [on.prompt, on.seed], **QUICK).success(
             self.draw_as_given, **draw
         )
-        on.turn.change(None, [*typed, on.columns], None, js=REMEMBER)
         opened = link.change(
             self.open_link, link, [on.prompt, on.seed, on.noises, on.columns, on.form], **QUICK
         )

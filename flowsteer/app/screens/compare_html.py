@@ -20,6 +20,7 @@ from flowsteer.app.html import (
     table_html,
     ticks_html,
 )
+from flowsteer.app.networks import link_text
 from flowsteer.app.requests import planned_nfe
 from flowsteer.app.snapshots import Comparison
 from flowsteer.comparison_files import file_record, picture_file
@@ -268,8 +269,17 @@ def _select_html(name: str, label: str, options: Sequence[tuple[str, str]], chos
     return f"<label><span>{label}</span>{select}</label>"
 
 
-def figures_table(comparison: Comparison, model: str, has_detector: bool) -> str:
-    """Every picture's figures, a row each, and what to do with them."""
+def figures_table(
+    comparison: Comparison, model: str, has_detector: bool, is_asked: bool = True
+) -> str:
+    """Every picture's figures, a row each, and what to do with them.
+
+    Args:
+        comparison: how far it is.
+        model: its name.
+        has_detector: whether there is a column for its verdict.
+        is_asked: whether a visitor asked for it, so that the page's address should say it.
+    """
     request = comparison.request
     head = ["Column", "Seed", "NFE", "Time (s)", "Distance"] + ["Detector"] * has_detector
     rows = []
@@ -291,8 +301,15 @@ def figures_table(comparison: Comparison, model: str, has_detector: bool) -> str
     table = table_html("Figures of every picture", head, rows)
     record = json.dumps(comparison_file(comparison, model)) if comparison.cards else ""
     disabled = "" if comparison.cards else " disabled"
+    values = {
+        "prompt": request.prompt,
+        "seed": str(request.seeds[0]),
+        "noises": str(len(request.seeds)),
+        "columns": link_text(request.columns),
+    }
+    query = f' data-fs-query="{escape(json.dumps(values))}"' if is_asked else ""
     return (
-        f'<section class="fs-figures" aria-label="Figures"><h2>Figures</h2>{table}'
+        f'<section class="fs-figures" aria-label="Figures"{query}><h2>Figures</h2>{table}'
         '<div class="fs-actions"><button type="button" class="fs-button"'
         f' data-fs-zip="{escape(record)}"{disabled}>Download ZIP</button>'
         '<button type="button" class="fs-button" data-fs-link>Copy link</button>'
