@@ -6,6 +6,7 @@ from flowsteer.bench import (
     BenchReport,
     Ratio,
     Timing,
+    bench_app,
     bench_generate,
     bench_import,
     bench_train,
@@ -15,6 +16,7 @@ from flowsteer.bench import (
 from flowsteer.bench.training import matrix_peak
 from flowsteer.distill.methods import METHODS
 from flowsteer.loading import with_student
+from flowsteer.students import bundled_students
 
 
 def test_tasks_take_turns_after_one_untimed_round():
@@ -104,6 +106,16 @@ def test_imports_are_timed_in_fresh_processes():
     report = bench_import(repeats=1)
     assert all(timing.median > 0 for timing in report.timings)
     assert report.ratios[0].value == report.timings[1].median
+
+
+@pytest.mark.slow
+def test_the_app_is_timed_against_the_bare_calls():
+    report = bench_app(bundled_students()[0], repeats=1)
+    median = {timing.name: timing.median for timing in report.timings}
+    assert all(value > 0 for value in median.values())
+    alone = [value for name, value in median.items() if name.startswith("alone")]
+    assert report.ratios[-1].value == median["compare, 4 columns"] / sum(alone)
+    assert len(report.ratios) == (1 if report.notes else 3)
 
 
 def test_unknown_benchmarks():

@@ -14,7 +14,7 @@ from flowsteer.app.requests import (
     trajectory_request,
 )
 from flowsteer.app.screens.base import shown_error
-from flowsteer.app.screens.compare_html import cards_record
+from flowsteer.app.screens.compare_table import cards_record
 from flowsteer.app.snapshots import Trace
 from flowsteer.app.studio import Studio
 from flowsteer.flow.grids import GRIDS

@@ -18,12 +18,10 @@ from flowsteer.app.requests import compare_request
 from flowsteer.app.screens.columns_html import columns_form
 from flowsteer.app.screens.compare_html import (
     card_html,
-    comparison_file,
     ending_html,
-    figures_table,
     progress_html,
-    wipe_html,
 )
+from flowsteer.app.screens.compare_table import comparison_file, figures_table, wipe_html
 from flowsteer.app.screens.scheduler import grids_html
 from flowsteer.app.snapshots import Comparison
 from flowsteer.app.verdicts import Verdict

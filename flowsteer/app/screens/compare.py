@@ -30,10 +30,9 @@ from flowsteer.app.screens.compare_html import (
     State,
     card_html,
     ending_html,
-    figures_table,
     progress_html,
-    wipe_html,
 )
+from flowsteer.app.screens.compare_table import figures_table, wipe_html
 from flowsteer.app.snapshots import Comparison
 from flowsteer.validation import SEED_LIMIT
 
