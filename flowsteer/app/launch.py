@@ -95,6 +95,7 @@ def launch(page: gr.Blocks, inbrowser: bool = False, mcp: bool = False) -> str:
         inbrowser=inbrowser,
         prevent_thread_lock=True,
         max_threads=MAX_THREADS,
+        max_file_size=0,  # Gradio has a route for uploads, which the app never needs
         theme=flowsteer_theme(),
         css_paths=STYLE_SHEET,
         head=f"<script>{script}</script>",

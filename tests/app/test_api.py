@@ -106,6 +106,26 @@ def test_a_refused_request_leaves_the_next_one_working(client):
     assert len(client.predict(prompt="a fox", api_name="/compare")["cards"]) == 5
 
 
+def test_nothing_is_uploaded_and_no_file_is_served(client):
+    import httpx
+
+    for body in (b"x", b"x" * 100_000):
+        sent = httpx.post(f"{client.src}gradio_api/upload", files={"files": ("a.png", body)})
+        assert sent.status_code == 413
+    for path in ("app.py", "/etc/passwd", "../app.py", "README.md"):
+        answer = httpx.get(f"{client.src}gradio_api/file={path}")
+        assert answer.status_code in (403, 404), path
+
+
+def test_what_a_visitor_typed_stays_on_one_line_of_the_log(caplog):
+    from flowsteer.app.screens.base import shown_error
+
+    told = shown_error(RuntimeError("bad\nWARNING: forged line"))
+    assert "forged" not in str(told)
+    assert "bad\\nWARNING: forged line" in caplog.text
+    assert not any(line.startswith("WARNING: forged") for line in caplog.text.splitlines())
+
+
 def test_trajectory_gives_paths_from_one_noise(client):
     result = client.predict("a fox", 2, ["lora", "teacher"], api_name="/trajectory")
     teacher, student, few = result["paths"]
