@@ -285,7 +285,7 @@ class _Comparing:
                 for seed in self.request.seeds:
                     self._draw(column, seed)
             for seed in self.request.seeds:
-                self._measure(seed)
+                self._measure_rest(seed)
         except GenerationStopped:
             return
         self.drawing = None
@@ -305,14 +305,21 @@ class _Comparing:
             self.verdicts[place] = self.studio.judge.look(self.request.prompt, card.image)
         if column.key in self.references:
             self.studio.keep_reference(self.request.prompt, seed, card.latents)
+            self._measure(seed, card.latents)
 
-    def _measure(self, seed: int) -> None:
+    def _measure_rest(self, seed: int) -> None:
+        """Distances still missing, to a reference that is drawn now if it must be."""
+        missing = {p for p in self.cards if p[1] == seed} - self.distances.keys()
+        if missing:
+            self.drawing, self.steps = ("", seed), 0
+            self._post()
+            target = self.studio.reference(self.request.prompt, seed, self._after_step)
+            self._measure(seed, target)
+
+    def _measure(self, seed: int, target: Any) -> None:
         """Distances of all cards from this noise to the teacher's 28 steps."""
         from flowsteer.app import gpu
 
-        self.drawing, self.steps = ("", seed), 0
-        self._post()
-        target = self.studio.reference(self.request.prompt, seed, self._after_step)
         for place, card in self.cards.items():
             if place[1] == seed:
                 self.distances[place] = gpu.distance(card.latents, target)

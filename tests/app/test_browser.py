@@ -145,7 +145,7 @@ def test_columns_are_chosen_by_hand_and_remembered_in_the_address(visit, student
     row.get_by_label("Steps").press("Tab")
     page.locator(".fs-columns [data-fs-row]").first.get_by_label("Steps").fill("2")
     draw(page, "a yellow banana", f"{student}-8-rectified-1")
-    assert page.locator(".fs-board .fs-card").count() == 3
+    page.wait_for_function("document.querySelectorAll('.fs-board .fs-card').length === 3")
     assert f"{student}-8-rectified-1" in page.evaluate("decodeURIComponent(location.search)")
     assert "prompt=a+yellow+banana" in page.evaluate("location.search")
     row.get_by_label("Steps").fill("5")

@@ -70,6 +70,14 @@ def test_distances_are_to_28_steps_even_where_no_column_shows_them(studio):
     assert alone.is_complete and not alone.references
 
 
+def test_a_noises_distances_come_with_its_reference(studio):
+    asked = request(studio, "two hats", 5, noises=2)
+    known = [dict(s.distances) for s in studio.compare(asked) if isinstance(s, Comparison)]
+    seeds = [frozenset(seed for _, seed in distances) for distances in known]
+    assert seeds == sorted(seeds, key=len) and frozenset({5}) in seeds
+    assert len(known[-1]) == 10
+
+
 def test_stop_is_heard_between_two_steps_and_the_next_run_is_whole(studio):
     seen = []
 

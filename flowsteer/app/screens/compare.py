@@ -206,7 +206,10 @@ class CompareScreen(Screen):
 
     def _run(self, asked: CompareRequest, turn: int, visitor: str) -> Iterator[list]:
         """Status, note, stop button, cards, wipe and table as they change."""
-        last, shown = Comparison(asked), [""] * (MOST_COLUMNS + 1)
+        # all is sent once more with the first news: the last word of an overtaken run may have come
+        # to the page behind the first of this one
+        last: Any = Comparison(asked)
+        shown: list[str | None] = [None] * (MOST_COLUMNS + 1)
         waits = skip(MOST_COLUMNS + 4)
         try:
             for last in self.follow(
@@ -220,7 +223,7 @@ class CompareScreen(Screen):
                 news = _changed(shown, pieces)
                 status = progress_html(last)
                 yield [status, note_html(last.notes), gr.skip(), *news[:-1], gr.skip(), news[-1]]
-                shown = pieces
+                shown = list(pieces)
         except Exception as error:
             if not self.overtaken(visitor, turn):
                 yield self._ended(status_html("No picture."), last)
@@ -250,6 +253,6 @@ class CompareScreen(Screen):
         return texts + [""] * (MOST_COLUMNS - len(texts))
 
 
-def _changed(old: Sequence[str], new: Sequence[str]) -> list:
+def _changed(old: Sequence[str | None], new: Sequence[str]) -> list:
     """The new texts, where they differ from the old; large pictures are not sent twice."""
     return [gr.skip() if a == b else b for a, b in zip(old, new, strict=True)]
