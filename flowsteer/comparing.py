@@ -79,8 +79,10 @@ class Card:
         nfe: network calls.
         seconds: wall time of sampling and decoding; the prompt is encoded once for all columns.
         sigmas: the grid (N + 1,), from 1 to 0.
-        distance: relative L2 of the latents to the first column's; None for the first itself.
+        distance: relative L2 of the latents to the first column's from the same noise; None for
+            the first itself.
         grid_mismatch: whether the grid lacks edges of the student's.
+        seed: of its noise.
     """
 
     column: Column
@@ -91,6 +93,7 @@ class Card:
     sigmas: tuple[float, ...]
     distance: float | None = None
     grid_mismatch: bool = False
+    seed: int = 0
 
 
 class PipelineSet:
@@ -135,71 +138,98 @@ def columns_for(student: str | None, columns: Sequence[Column] = COMPARE_COLUMNS
     return chosen
 
 
+def is_reference(column: Column, teacher: Any) -> bool:
+    """Whether a column is the teacher's full 28 steps, which distances are measured to."""
+    settings, full = column.settings, COMPARE_COLUMNS[0].settings
+    return settings.student is None and settings.resolve(teacher) == full.resolve(teacher)
+
+
 def compare(
     pipelines: PipelineSet,
     prompt: str,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     columns: Sequence[Column] = COMPARE_COLUMNS,
     should_stop: Callable[[], bool] | None = None,
 ) -> Iterator[Card]:
-    """Cards as they get ready, one a column, all from one noise and one encoded prompt.
+    """Cards as they get ready, column by column, all from the same noises and one encoded prompt.
 
-    All input is checked, and all students loaded, before the first network call.
+    All input is checked, and all students loaded, before the first network call. Pictures are made
+    one at a time, so that none depends on what else is asked for.
 
     Args:
         pipelines: the teacher and its students.
         prompt: what to draw.
-        seed: of the noise.
+        seed: of the noise; several give one card a column and seed.
         columns: the first is the one that distances are measured to.
         should_stop: asked after every step; when true, the stream ends.
 
     Raises:
         ValueError: if an argument is out of range or a student unknown.
     """
-    prompt, seed = check_prompt(prompt), check_seed(seed)
-    if not columns:
-        raise ValueError("columns is empty; give at least one column")
-    work = []
-    for column in columns:
-        pipe = pipelines.pipeline(column.settings.student)
-        settings = column.settings.resolve(pipe)
-        check_settings_fit(pipe, settings)
-        work.append((replace(column, settings=settings), pipe))
-    return _cards(pipelines.teacher, prompt, seed, work, should_stop)
+    prompt = check_prompt(prompt)
+    seeds = [check_seed(number) for number in (seed if isinstance(seed, Sequence) else [seed])]
+    if not columns or not seeds:
+        raise ValueError("columns or seeds are empty; give at least one column and one seed")
+    work = [prepare_column(pipelines, column) for column in columns]
+    return _cards(pipelines.teacher, prompt, seeds, work, should_stop)
+
+
+def prepare_column(pipelines: PipelineSet, column: Column) -> tuple[Column, Any]:
+    """A column with its settings complete, and the pipeline that draws it.
+
+    Raises:
+        ValueError: if a setting is out of range, or the grid lacks an edge of the student's.
+    """
+    pipe = pipelines.pipeline(column.settings.student)
+    settings = column.settings.resolve(pipe)
+    check_settings_fit(pipe, settings)
+    return replace(column, settings=settings), pipe
 
 
 def _cards(
     teacher: Any,
     prompt: str,
-    seed: int,
+    seeds: list[int],
     work: list[tuple[Column, Any]],
     should_stop: Callable[[], bool] | None,
 ) -> Iterator[Card]:
     embeds = encode(teacher, [prompt])
-    noise = initial_noise(seed, latent_shape(teacher))[None]
-    reference: Tensor | None = None
+    shape = latent_shape(teacher)
+    references: dict[int, Tensor] = {}
     for column, pipe in work:
-        try:
-            card = _card(column, pipe, embeds, noise, should_stop)
-        except GenerationStopped:
-            return
-        if reference is None:
-            reference = card.latents[None]
-        else:
-            distance = relative_l2(card.latents[None], reference).item()
-            card = replace(card, distance=distance)
-        yield card
+        for seed in seeds:
+            try:
+                card = draw_card(column, pipe, embeds, initial_noise(seed, shape), should_stop)
+            except GenerationStopped:
+                return
+            latents, distance = card.latents[None], None
+            if seed in references:
+                distance = relative_l2(latents, references[seed]).item()
+            references.setdefault(seed, latents)
+            yield replace(card, distance=distance, seed=seed)
 
 
-def _card(
+def draw_card(
     column: Column,
     pipe: Any,
     embeds: PromptEmbeds,
     noise: Tensor,
-    should_stop: Callable[[], bool] | None,
+    should_stop: Callable[[], bool] | None = None,
 ) -> Card:
+    """One picture from noise (c, h, w), without its distance to any other.
+
+    Args:
+        column: with settings that are complete.
+        pipe: its pipeline.
+        embeds: one prompt from `encode`.
+        noise: where it starts.
+        should_stop: asked after every step.
+
+    Raises:
+        GenerationStopped: when `should_stop()` is true after a step.
+    """
     start = time.perf_counter()
-    result = sample(pipe, embeds, noise, column.settings, should_stop=should_stop)
+    result = sample(pipe, embeds, noise[None], column.settings, should_stop=should_stop)
     image = decode(pipe, result.latents)[0]
     latents = result.latents[0].float().cpu()
     seconds = time.perf_counter() - start

@@ -123,8 +123,19 @@ def sample(
     settings: Settings,
     on_step: OnStep | None = None,
     should_stop: Callable[[], bool] | None = None,
+    grid: Sequence[float] | None = None,
 ) -> Sample:
     """Integrate from noise (b, c, h, w) to latents through the pipeline's own call.
+
+    Args:
+        pipe: from `load_pipeline`.
+        embeds: b prompts from `encode`; with the empty one if the settings guide.
+        noise: (b, c, h, w).
+        settings: completed here where they are not.
+        on_step: called after every step.
+        should_stop: asked after every step.
+        grid: times (N + 1,) from 1 to 0, as after the shift, in place of the settings' own grid;
+            for a model without dynamic shift.
 
     Raises:
         ValueError: if a setting is out of range, or the grid lacks an edge of the student's.
@@ -132,6 +143,9 @@ def sample(
     """
     settings = settings.resolve(pipe)
     steps, scale = settings.numbers()
+    sigmas_given = _stock_sigmas(pipe, steps) if settings.scheduler == "stock" else None
+    if grid is not None:
+        steps, sigmas_given = len(grid) - 1, _unshifted(pipe, grid)
 
     def after_step(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         if on_step is not None:
@@ -143,7 +157,7 @@ def sample(
     with _scheduled(pipe, settings):
         latents = pipe(
             num_inference_steps=steps,
-            sigmas=_stock_sigmas(pipe, steps) if settings.scheduler == "stock" else None,
+            sigmas=sigmas_given,
             guidance_scale=scale,
             latents=noise,
             prompt_embeds=embeds.prompt,
@@ -266,6 +280,18 @@ def _scheduled(pipe: Any, settings: Settings) -> Iterator[None]:
         yield
     finally:
         pipe.scheduler = own
+
+
+def _unshifted(pipe: Any, grid: Sequence[float]) -> list[float]:
+    """A grid without its end as the unshifted `sigmas` that a pipeline takes.
+
+    Raises:
+        ValueError: if the model's shift depends on the picture's size.
+    """
+    if pipe.scheduler.config.use_dynamic_shifting:
+        raise ValueError("grid is given, and the model shifts it by size; give scheduler instead")
+    times = torch.tensor(list(grid)[:-1], dtype=torch.float64)
+    return unshift_sigmas(times, pipe.scheduler.config.shift).tolist()
 
 
 def _stock_sigmas(pipe: Any, steps: int) -> list[float]:

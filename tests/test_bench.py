@@ -1,3 +1,7 @@
+import json
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -104,6 +108,21 @@ def test_imports_are_timed_in_fresh_processes():
     report = bench_import(repeats=1)
     assert all(timing.median > 0 for timing in report.timings)
     assert report.ratios[0].value == report.timings[1].median
+
+
+@pytest.mark.slow
+def test_the_app_is_timed_against_the_bare_calls(tmp_path):
+    file = tmp_path / "app.json"
+    # a process of its own: playwright allows one browser driver in each
+    command = ["-m", "flowsteer", "bench", "app", "--repeats", "1", "--json", str(file)]
+    subprocess.run([sys.executable, *command], check=True, capture_output=True)
+    (report,) = json.loads(file.read_text(encoding="utf-8"))
+    median = report["medians"]
+    assert all(value > 0 for value in median.values())
+    alone = [value for name, value in median.items() if name.startswith("alone")]
+    assert len(alone) == 4
+    assert report["ratios"][-1]["value"] == median["compare, 4 columns"] / sum(alone)
+    assert len(report["ratios"]) == (1 if report["notes"] else 3)
 
 
 def test_unknown_benchmarks():

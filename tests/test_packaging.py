@@ -43,6 +43,19 @@ def test_the_readme_has_the_two_commands():
     assert 'pip install -e ".[test]" && pytest' in readme
 
 
+def test_the_readme_carries_the_header_of_a_space():
+    _, header, _ = (ROOT / "README.md").read_text(encoding="utf-8").split("---\n", 2)
+    space = yaml.safe_load(header)
+    assert space["sdk"] == "gradio" and (ROOT / space["app_file"]).is_file()
+    (gradio,) = [r for r in PROJECT["optional-dependencies"]["app"] if r.startswith("gradio")]
+    lower, upper = re.fullmatch(r"gradio>=([\d.]+),<(\d+)", gradio).groups()
+    version = tuple(map(int, space["sdk_version"].split(".")))
+    assert tuple(map(int, lower.split("."))) <= version < (int(upper),)
+    assert 3.11 <= float(space["python_version"]) <= 3.13
+    assert len(space["short_description"]) <= 60  # the hub refuses longer ones
+    assert ".[app]" in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+
+
 def test_ci_runs_the_readmes_test_command():
     script = ROOT / ".ci" / "run"
     assert script.stat().st_mode & 0o111

@@ -1,70 +1,178 @@
-"""The comparison as an endpoint for programs; no component of the page stands behind it."""
+"""Endpoints for programs; no component of the page stands behind them."""
 
 # Gradio reads the annotations of an endpoint as objects, so they must not be postponed here.
 
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from flowsteer.app.comparator import Comparator, Snapshot
-from flowsteer.app.screen import shown_error
-from flowsteer.app.views import png_data_uri
-from flowsteer.validation import check_prompt, check_seed
+from flowsteer.app.desk import Waiting
+from flowsteer.app.html import png_data_uri
+from flowsteer.app.requests import (
+    check_grid_numbers,
+    compare_request,
+    schedule_request,
+    trajectory_request,
+)
+from flowsteer.app.screens.base import shown_error
+from flowsteer.app.screens.compare_table import cards_record
+from flowsteer.app.snapshots import Trace
+from flowsteer.app.studio import Studio
+from flowsteer.flow.grids import GRIDS
 
 
-def compare_endpoint(comparator: Comparator) -> Callable[[str, int], Iterator[dict]]:
+def compare_endpoint(studio: Studio) -> Callable[..., Iterator[dict]]:
     """The function behind `/compare`."""
 
-    def compare(prompt: str, seed: int = 0) -> Iterator[dict]:
-        """Draw one prompt with teacher and student from one noise.
+    def compare(
+        prompt: str, seed: int = 0, noises: int = 1, columns: list[dict] | None = None
+    ) -> Iterator[dict]:
+        """Draw one prompt with teacher and students from the same noises.
 
         Streams a growing result; the last one is complete. The cheapest columns come first, and
-        distances are null until the 28-step picture is there.
+        distances are null until the teacher's 28-step picture is there. While others come first,
+        the result has no cards and `ahead` says how many.
 
         Args:
             prompt: what to draw, 1 to 1,000 characters.
-            seed: of the noise, a whole number from 0 to 4,294,967,295.
+            seed: of the first noise, a whole number from 0 to 4,294,967,295.
+            noises: 1 to 8 consecutive seeds, used by every column.
+            columns: up to 6 objects with `network` ("teacher" or a student's name), and if wanted
+                `steps` (1 to 100), `scheduler` ("rectified" or "stock") and `guidance` (1, which is
+                none, to 100; null for the network's own). Without it, the default columns.
 
         Returns:
-            An object with `prompt`, `seed`, `notes` (what the model will not read) and `cards`.
-            Each card has `key`, `title`, `nfe`, `seconds`, `num_inference_steps`,
-            `guidance_scale`, `scheduler`, `student`, `sigmas`, `distance` (relative L2 of the
-            latents to the 28-step picture's) and `image`, a PNG as a data URI.
+            An object with `prompt`, `seed`, `seeds`, `notes` (what the model will not read),
+            `ahead` and `cards`. Each card has `key`, `title`, `seed`, `nfe`, `seconds`,
+            `num_inference_steps`, `guidance_scale`, `scheduler`, `student`, `sigmas`, `distance`
+            (relative L2 of the latents to those of the 28-step picture), `verdict` (the detector's,
+            for the bundled model), `grid_mismatch` and `image`, a PNG as a data URI.
         """
         try:
-            prompt, seed = check_prompt(prompt), check_seed(seed)
-            ready = 0
-            for snapshot in comparator.draw(prompt, seed):
-                if len(snapshot.cards) > ready:
-                    ready = len(snapshot.cards)
-                    yield result_record(comparator, snapshot, prompt, seed)
+            chosen = studio.choices.default()
+            if columns is not None:
+                chosen = studio.choices.columns(columns)
+            asked = compare_request(studio.choices, prompt, seed, noises, chosen)
+            base = {"prompt": asked.prompt, "seed": asked.seeds[0], "seeds": list(asked.seeds)}
+            shown = (-1, -1)
+            for news in studio.compare(asked):
+                if isinstance(news, Waiting):
+                    yield base | {"notes": [], "ahead": news.ahead, "cards": []}
+                elif (len(news.cards), len(news.distances)) != shown and news.cards:
+                    shown = (len(news.cards), len(news.distances))
+                    notes = list(news.notes)
+                    yield base | {"notes": notes, "ahead": 0, "cards": cards_record(news)}
         except Exception as error:
             raise shown_error(error) from error
 
     return compare
 
 
-def result_record(
-    comparator: Comparator, snapshot: Snapshot, prompt: str, seed: int
-) -> dict[str, Any]:
-    """A snapshot as JSON values, cards in the order of the page."""
-    done = [column.key for column in comparator.columns() if column.key in snapshot.cards]
-    cards = []
-    for card in (snapshot.cards[key] for key in done):
-        settings = card.column.settings
-        cards.append(
-            {
-                "key": card.column.key,
-                "title": card.column.title,
-                "nfe": card.nfe,
-                "seconds": card.seconds,
-                "num_inference_steps": settings.num_inference_steps,
-                "guidance_scale": settings.guidance_scale,
-                "scheduler": settings.scheduler,
-                "student": settings.student,
-                "sigmas": list(card.sigmas),
-                "distance": card.distance,
-                "grid_mismatch": card.grid_mismatch,
-                "image": png_data_uri(card.image),
+def trajectory_endpoint(studio: Studio) -> Callable[..., dict]:
+    """The function behind `/trajectory`."""
+
+    def trajectory(prompt: str, seed: int = 0, networks: list[str] | None = None) -> dict:
+        """Follow teacher and students from one noise to their pictures.
+
+        Args:
+            prompt: what to draw, 1 to 1,000 characters.
+            seed: of the noise, a whole number from 0 to 4,294,967,295.
+            networks: students by name, and "teacher" for its 4 unguided steps; the teacher's 28
+                guided steps are always there. Without it, all students.
+
+        Returns:
+            An object with `prompt`, `seed`, `explained` (shares of the variance of the teacher's
+            states in its PCA plane) and `paths`. Each path has `key`, `title`, `nfe`, `times` (N +
+            1, from 1 to 0), `points` (N + 1 pairs in the plane), `distances` (N + 1, relative L2 to
+            the teacher's path at these times), `window_edges` and `x0_hats`, N PNGs as data URIs.
+        """
+        from flowsteer.app.screens.trajectory_html import distances_of, plane_for
+
+        try:
+            wanted = networks
+            if wanted is None:
+                wanted = [network.key for network in studio.choices.students[:5]]
+            asked = trajectory_request(studio.choices, prompt, seed, wanted)
+            last = _last(studio.trajectory(asked))
+            plane = plane_for(last)
+            distances = distances_of(last)
+            paths = [
+                _path_record(trace, plane.project(trace.path.states.flatten(0, 1)), distances[key])
+                for key, trace in last.traces.items()
+            ]
+            return {
+                "prompt": asked.prompt,
+                "seed": asked.seed,
+                "explained": list(plane.explained),
+                "paths": paths,
             }
-        )
-    return {"prompt": prompt, "seed": seed, "notes": list(snapshot.notes), "cards": cards}
+        except Exception as error:
+            raise shown_error(error) from error
+
+    return trajectory
+
+
+def schedule_endpoint(studio: Studio) -> Callable[..., dict]:
+    """The function behind `/schedule`."""
+
+    def schedule(
+        shift: float = 3.0, steps: int = 4, prompt: str | None = None, seed: int = 0
+    ) -> dict:
+        """Compare the stock time grid of diffusers with the rectified one.
+
+        Args:
+            shift: of the scheduler, 0.1 to 20; SD3 uses 3.
+            steps: network steps N, 1 to 100.
+            prompt: if given, the teacher also draws it on both grids.
+            seed: of the noise, a whole number from 0 to 4,294,967,295.
+
+        Returns:
+            An object with `shift`, `steps` and, for `stock` and `rectified`, an object with
+            `sigmas` (N + 1, from 1 to 0), `step_sizes` (N), `last_step` (the share of the path that
+            the last call covers), and with a prompt `image`, a PNG as a data URI, and `distance`
+            (relative L2 of the latents to those of the teacher's 28-step picture).
+        """
+        try:
+            shift, steps = check_grid_numbers(shift, steps)
+            result: dict[str, Any] = {"shift": shift, "steps": steps}
+            for name, make in GRIDS.items():
+                sigmas = make(steps, shift).tolist()
+                sizes = [hi - lo for hi, lo in zip(sigmas, sigmas[1:], strict=False)]
+                result[name] = {"sigmas": sigmas, "step_sizes": sizes, "last_step": sizes[-1]}
+            if prompt is not None:
+                asked = schedule_request(studio.choices, prompt, seed, shift, steps)
+                last = _last(studio.schedule(asked))
+                for name, picture in last.pictures.items():
+                    result[name]["image"] = png_data_uri(picture)
+                    result[name]["distance"] = last.distances[name]
+            return result
+        except Exception as error:
+            raise shown_error(error) from error
+
+    return schedule
+
+
+def _last(stream: Iterator[Any]) -> Any:
+    """The last snapshot of a stream that nobody watches.
+
+    Raises:
+        RuntimeError: if the app was closed before there was one.
+    """
+    last = None
+    for news in stream:
+        last = news
+    if last is None or isinstance(last, Waiting):
+        raise RuntimeError("the app was closed before the request was done")
+    return last
+
+
+def _path_record(trace: Trace, points: Any, distances: list[float]) -> dict[str, Any]:
+    return {
+        "key": trace.column.key,
+        "title": trace.column.title,
+        "nfe": trace.path.nfe,
+        "times": list(trace.path.times),
+        "points": points.tolist(),
+        "distances": distances,
+        "window_edges": list(trace.edges),
+        "x0_hats": [png_data_uri(frame) for frame in trace.frames],
+    }

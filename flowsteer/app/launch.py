@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import importlib.util
 import os
+import shutil
+import signal
 import sys
+import tempfile
+import threading
 import warnings
 from collections.abc import Sequence
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # Gradio reads it while it is imported
+# Gradio reads both while it is imported; it makes a folder for files, of which the app has none
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="flowsteer-app-")
 
 import gradio as gr
 
-from flowsteer.app.api import compare_endpoint
-from flowsteer.app.comparator import Comparator
-from flowsteer.app.screen import MODEL_QUEUE, CompareScreen
+from flowsteer.app.page import build_page
+from flowsteer.app.screens.base import HERE
+from flowsteer.app.studio import Studio
 from flowsteer.app.theme import STYLE_SHEET, flowsteer_theme
 from flowsteer.loading import check_device, resolve_model
-from flowsteer.students import find_student
 from flowsteer.validation import PromptWarning
 
-MAX_WAITING = 64
+atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
+MAX_THREADS = 100  # of Gradio's: more than can be in line, so that the page answers meanwhile
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,9 +41,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 after an interrupt, 2 for bad options or a port that is taken.
     """
     options = _parser().parse_args(arguments)
+    if threading.current_thread() is threading.main_thread():
+        # whoever ends a container sends this; it should leave as little behind as Ctrl-C
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     warnings.simplefilter("ignore", PromptWarning)  # the page shows them beside the prompt
     try:
-        serve(options.model, options.student, options.device, options.inbrowser)
+        if options.mcp and importlib.util.find_spec("mcp") is None:
+            raise ValueError('--mcp needs the package mcp; install it: pip install "gradio[mcp]"')
+        serve(options.model, options.student, options.device, options.inbrowser, options.mcp)
     except (ValueError, OSError) as error:  # OSError: no port is free
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -44,68 +57,73 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def serve(model: str, student: str, device: str | None = None, inbrowser: bool = False) -> None:
+def serve(
+    model: str,
+    students: Sequence[str] = (),
+    device: str | None = None,
+    inbrowser: bool = False,
+    mcp: bool = False,
+) -> None:
     """Serve the page until interrupted; it is there before the weights are.
 
     Raises:
-        ValueError: if the model, the student or the device is unknown or does not load.
+        ValueError: if the model, a student or the device is unknown or does not load.
         OSError: if the port is taken.
     """
     resolve_model(model)
-    find_student(student)
     check_device(device)
-    comparator = Comparator(model, student, device)
+    studio = Studio(model, students, device)
     try:
-        page = build_page(comparator)
-        print(f"FlowSteer is at {launch(page, inbrowser)}", flush=True)
-        comparator.pipelines()
+        page = build_page(studio)
+        print(f"FlowSteer is at {launch(page, inbrowser, mcp)}", flush=True)
+        studio.pipelines()
         page.block_thread()
     finally:
-        comparator.close()
+        studio.close()
         gr.close_all(verbose=False)
 
 
-def build_page(comparator: Comparator) -> gr.Blocks:
-    """The page with all its screens, not yet served."""
-    page = gr.Blocks(title="FlowSteer", analytics_enabled=False, fill_width=True)
-    with page:
-        CompareScreen(comparator).build(page)
-        gr.api(
-            compare_endpoint(comparator),
-            api_name="compare",
-            concurrency_id=MODEL_QUEUE,
-            concurrency_limit=1,
-        )
-    return page.queue(max_size=MAX_WAITING)
-
-
-def launch(page: gr.Blocks, inbrowser: bool = False) -> str:
+def launch(page: gr.Blocks, inbrowser: bool = False, mcp: bool = False) -> str:
     """Serve on 127.0.0.1 without blocking; returns the page's address.
 
     `GRADIO_SERVER_PORT` and `GRADIO_SERVER_NAME` choose another port or address.
     """
+    script = (HERE / "app.js").read_text(encoding="utf-8")
     _, address, _ = page.launch(
         share=False,
         quiet=True,
         inbrowser=inbrowser,
         prevent_thread_lock=True,
+        max_threads=MAX_THREADS,
+        max_file_size=0,  # Gradio has a route for uploads, which the app never needs
         theme=flowsteer_theme(),
         css_paths=STYLE_SHEET,
+        head=f"<script>{script}</script>",
         footer_links=["api", "settings"],
         run_history=False,
         ssr_mode=False,
         pwa=False,
         enable_monitoring=False,
+        mcp_server=mcp,
     )
     return address
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="app.py", description="Teacher and student side by side, in the browser."
+        prog="app.py", description="Teacher and students side by side, in the browser."
     )
     parser.add_argument("--model", default="emoji", help="bundled name, folder or hub id")
-    parser.add_argument("--student", default="flowsteer", help="bundled name, folder or none")
+    parser.add_argument(
+        "--student",
+        action="append",
+        default=[],
+        help="bundled name or folder, may be given several times, the first is shown first; none"
+        " for the teacher alone; the emoji model has its shipped ones without this",
+    )
     parser.add_argument("--device", default=None, help="such as cpu or cuda; a GPU if there is one")
     parser.add_argument("--inbrowser", action="store_true", help="open the page in a browser")
+    parser.add_argument(
+        "--mcp", action="store_true", help="also serve the endpoints as tools (MCP)"
+    )
     return parser

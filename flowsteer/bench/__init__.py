@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from flowsteer.bench.app import bench_app
 from flowsteer.bench.pictures import bench_generate
 from flowsteer.bench.processes import bench_import, bench_start
 from flowsteer.bench.report import BenchReport, Ratio, Timing, interleave
@@ -18,6 +19,7 @@ __all__ = [
     "BenchReport",
     "Ratio",
     "Timing",
+    "bench_app",
     "bench_generate",
     "bench_import",
     "bench_start",
@@ -26,7 +28,7 @@ __all__ = [
     "run_benches",
 ]
 
-BENCHES = ("generate", "train", "import", "start")
+BENCHES = ("generate", "train", "import", "start", "app")
 MOST_STARTS = 3  # each takes many seconds
 MOST_ITERATIONS = 5  # likewise
 
@@ -35,7 +37,7 @@ def run_benches(names: Sequence[str], student: str, repeats: int) -> Iterator[Be
     """The benchmarks of these names, one report at a time.
 
     Args:
-        names: of "generate", "train", "import" and "start".
+        names: of `BENCHES`.
         student: bundled name or folder, for those that need one.
         repeats: runs of each.
 
@@ -59,5 +61,7 @@ def run_benches(names: Sequence[str], student: str, repeats: int) -> Iterator[Be
             yield bench_import(repeats)
         elif name == "start":
             yield bench_start(student, min(repeats, MOST_STARTS))
+        elif name == "app":
+            yield bench_app(student, repeats)
         else:
             raise ValueError(f"benchmark {name!r} is unknown; use one of {', '.join(BENCHES)}")

@@ -83,11 +83,24 @@ def find_chromium() -> str | None:
 
 def _start_once(student: str, wait: Callable[[str], None]) -> tuple[float, float]:
     """Seconds to the address and to the picture."""
+    start = time.perf_counter()
+    with running_app(student) as address:
+        served = time.perf_counter() - start
+        wait(address)
+        return served, time.perf_counter() - start
+
+
+@contextmanager
+def running_app(student: str) -> Iterator[str]:
+    """`python app.py` in a process of its own; its address, once it is served.
+
+    Raises:
+        RuntimeError: if the app ends before it answers.
+    """
     script = Path(__file__).parents[2] / "app.py"
     run = [str(script)]
     if not script.is_file():  # installed from a wheel
         run = ["-c", "from flowsteer.app.launch import main; main()"]
-    start = time.perf_counter()
     app = subprocess.Popen(
         [sys.executable, *run, "--student", student],
         stdout=subprocess.PIPE,
@@ -99,9 +112,7 @@ def _start_once(student: str, wait: Callable[[str], None]) -> tuple[float, float
         address = next((word for line in app.stdout for word in line.split() if "://" in word), "")
         if not address:
             raise RuntimeError(f"the app ended with code {app.wait()} before it was served")
-        served = time.perf_counter() - start
-        wait(address)
-        return served, time.perf_counter() - start
+        yield address
     finally:
         app.terminate()
         app.wait()
@@ -112,7 +123,7 @@ def _browser(chromium: str) -> Iterator[Callable[[str], None]]:
     """A function that opens an address and returns once a 4-step picture is seen."""
     from playwright.sync_api import sync_playwright
 
-    card = 'article[data-state="done"]:not([data-role="reference"]) img'
+    card = '.fs-board article[data-state="done"]:not([data-role="reference"]) img'
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
 

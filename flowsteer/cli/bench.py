@@ -16,9 +16,9 @@ from flowsteer.validation import check_whole_number
 
 @dataclass(frozen=True)
 class Bench:
-    """Time the student against the teacher, every way of teaching, the imports, the app's start."""
+    """Time the student against the teacher, every way of teaching, the imports, the app."""
 
-    bench: Positional[Literal["all", "generate", "train", "import", "start"]] = "all"
+    bench: Positional[Literal["all", "generate", "train", "import", "start", "app"]] = "all"
     """Which benchmark."""
     student: str = DEFAULT_STUDENT
     """Bundled student or student folder."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import tyro
 from tyro.conf import Positional
 
 from flowsteer.cli.inputs import (
@@ -27,6 +28,9 @@ class Compare:
     """What to draw; several prompts give several sheets."""
     prompts: Path | None = None
     """File with one prompt a line."""
+    from_file: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """The app's ZIP or its settings.json: draw that comparison again, one PNG a picture; model,
+    students, seeds and columns are the file's."""
     model: str = "emoji"
     """Bundled name (emoji), pipeline folder, or hub id."""
     student: str = AUTO
@@ -43,6 +47,9 @@ class Compare:
 
     def run(self) -> None:
         """Write one sheet a prompt; print a line a column, then the sheet's path."""
+        if self.from_file is not None:
+            self._draw_again(self.from_file)
+            return
         prompts = collect_prompts(self.prompt, self.prompts)
         seed = check_seed(self.seed)
         output_dir = check_output_dir(self.output_dir)
@@ -57,6 +64,41 @@ class Compare:
         columns = columns_for(student)
         for index, prompt in enumerate(prompts):
             _compare_one(pipelines, prompt, seed, columns, output_dir, index)
+
+    def _draw_again(self, file: Path) -> None:
+        """Draw a comparison that the app has saved, and say whether its pictures are the same."""
+        if self.prompt or self.prompts is not None:
+            raise ValueError("--from names the prompt itself; leave prompts out")
+        output_dir = check_output_dir(self.output_dir)
+        from flowsteer.comparing import PipelineSet, compare
+        from flowsteer.comparison_files import picture_file, read_comparison
+        from flowsteer.loading import load_pipeline
+        from flowsteer.pictures import comparison_record, save_png
+        from flowsteer.students import find_student
+
+        saved = read_comparison(file)
+        for column in saved.columns:
+            find_student(column.settings.student)
+        pipelines = PipelineSet(load_pipeline(saved.model, device=self.device, dtype=self.dtype))
+        for card in compare(pipelines, saved.prompt, saved.seeds, saved.columns):
+            name = picture_file(card.column, card.seed)
+            record = comparison_record(saved.prompt, card.seed, saved.model, [card])
+            path = save_png(card.image, output_dir / slug_file(name), record)
+            before = saved.pictures.get(name)
+            verdict = "" if before is None else _same(before, card.image)
+            print(f"{path}{verdict}", flush=True)
+
+
+def slug_file(name: str) -> str:
+    """A picture's file name without anything that could lead out of its folder."""
+    from flowsteer.pictures import slug
+
+    return slug(name.removesuffix(".png"), width=120) + ".png"
+
+
+def _same(before: Any, now: Any) -> str:
+    same = before.size == now.size and before.tobytes() == now.convert("RGB").tobytes()
+    return "  equal to the file's" if same else "  DIFFERS from the file's"
 
 
 def _compare_one(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 from matplotlib.figure import Figure
 
@@ -25,9 +26,9 @@ CURVES = ("loss", "grad_norm", "cosine", "critic_accuracy")
 """Of the log, those that the training curves show where a run has them."""
 
 
-def write_plots(records: Records, folder: Path) -> dict[str, Path]:
-    """Every plot that the cells allow, as SVG: its name -> file."""
-    figures: dict[str, Callable[[Records], Figure | None]] = {
+def figures(records: Records) -> dict[str, Callable[[Records], Figure]]:
+    """Every plot that the cells allow: its name -> what draws it."""
+    makers: dict[str, Callable[[Records], Figure | None]] = {
         "mismatch": _mismatch,
         "scheduler": _scheduler,
         "ablation": _ablation,
@@ -35,12 +36,16 @@ def write_plots(records: Records, folder: Path) -> dict[str, Path]:
         "curves": _curves,
         "solvers": _solvers,
     }
+    possible = {name: make for name, make in makers.items() if make(records) is not None}
+    return cast("dict[str, Callable[[Records], Figure]]", possible)
+
+
+def write_plots(records: Records, folder: Path) -> dict[str, Path]:
+    """Every plot that the cells allow, as SVG: its name -> file."""
     written = {}
-    for name, draw in figures.items():
-        figure = draw(records)
-        if figure is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            written[name] = plots.save_figure(figure, folder / f"{name}.svg")
+    for name, draw in figures(records).items():
+        folder.mkdir(parents=True, exist_ok=True)
+        written[name] = plots.save_figure(draw(records), folder / f"{name}.svg")
     return written
 
 

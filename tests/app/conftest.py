@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,32 +25,42 @@ def student() -> str:
 
 
 @pytest.fixture(scope="session")
-def app_address(student) -> Iterator[str]:
-    """Address of `python app.py` with the bundled model; an interrupt must end it cleanly."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | {"GRADIO_SERVER_PORT": str(port)}
-    command = [sys.executable, "app.py", "--student", student, "--device", "cpu"]
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        preexec_fn=_heed_interrupts,
-    )
-    address = f"http://127.0.0.1:{port}"
-    try:
+def start_app() -> Iterator[Callable[..., tuple[subprocess.Popen, str]]]:
+    """`start_app(options, environment)` runs `python app.py`: its process and its address."""
+    started = []
+
+    def start(options: Sequence[str], environment: Mapping[str, str] | None = None):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        process = subprocess.Popen(
+            [sys.executable, "app.py", *options, "--device", "cpu"],
+            cwd=ROOT,
+            env=os.environ | {"GRADIO_SERVER_PORT": str(port)} | (environment or {}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            preexec_fn=_heed_interrupts,
+        )
+        started.append(process)
+        address = f"http://127.0.0.1:{port}"
         _wait_until_served(process, address)
-        yield address
-        process.send_signal(signal.SIGINT)
-        output = process.communicate(timeout=60)[0].decode()
-        assert process.returncode == 0, output
-        assert "Traceback" not in output, output
-    finally:
+        return process, address
+
+    yield start
+    for process in started:
         process.kill()
         process.wait()
+
+
+@pytest.fixture(scope="session")
+def app_address(start_app, student) -> Iterator[str]:
+    """Address of `python app.py` with the bundled model; an interrupt must end it cleanly."""
+    process, address = start_app(["--student", student])
+    yield address
+    process.send_signal(signal.SIGINT)
+    output = process.communicate(timeout=60)[0].decode()
+    assert process.returncode == 0, output
+    assert "Traceback" not in output, output
 
 
 def _wait_until_served(process: subprocess.Popen, address: str) -> None:
@@ -77,12 +87,13 @@ class Visit:
 
 @pytest.fixture
 def visit(browser, app_address):
-    """`visit(width, height, scheme)` opens the app; any console error or request outside fails."""
+    """`visit(width, height, scheme, query)` opens the app; a console error or a request outside
+    fails."""
     visits = []
 
-    def open_page(width: int = 1440, height: int = 1000, scheme: str = "light"):
+    def open_page(width: int = 1440, height: int = 1000, scheme: str = "light", query: str = ""):
         context = browser.new_context(
-            viewport={"width": width, "height": height}, color_scheme=scheme
+            viewport={"width": width, "height": height}, color_scheme=scheme, accept_downloads=True
         )
         context.set_default_timeout(120_000)
         page = context.new_page()
@@ -92,8 +103,8 @@ def visit(browser, app_address):
         local = (app_address, app_address.replace("http", "ws"), "data:", "blob:")
         context.on("request", lambda r: r.url.startswith(local) or seen.outside.append(r.url))
         visits.append((context, seen))
-        page.goto(app_address)
-        page.wait_for_selector(".fs-card")
+        page.goto(f"{app_address}/{query}")
+        page.wait_for_selector("#screens")
         return page
 
     yield open_page

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import importlib.util
 import re
 
 import pytest
 
+from flowsteer.app.gpu import IS_LENT, callback, on_gpu
 from flowsteer.app.launch import main
+from flowsteer.app.screens.base import HERE
 from flowsteer.app.theme import STYLE_SHEET, flowsteer_theme
 
 
@@ -13,19 +16,38 @@ from flowsteer.app.theme import STYLE_SHEET, flowsteer_theme
     [
         (["--model", "nope"], "model = 'nope' is unknown"),
         (["--student", "nope"], "student = 'nope' is unknown"),
+        (["--student", "none", "--student", "nope", "--model", "nope"], "model = 'nope'"),
         (["--device", "nope"], "device = 'nope' is not available"),
     ],
 )
 def test_bad_options_end_in_one_line_and_code_2(capsys, arguments, message):
-    assert main(["--student", "none", *arguments]) == 2
+    assert main(arguments) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith(f"error: {message}")
     assert captured.err.count("\n") == 1
     assert captured.out == ""
 
 
-def test_the_theme_and_the_style_sheet_name_no_address():
+@pytest.mark.skipif(importlib.util.find_spec("mcp") is not None, reason="mcp is installed")
+def test_tools_without_their_package_end_in_one_line(capsys):
+    assert main(["--mcp"]) == 2
+    assert "--mcp needs the package mcp" in capsys.readouterr().err
+
+
+def test_theme_style_sheet_and_script_name_no_address():
     theme = flowsteer_theme()
     assert theme._stylesheets == []
-    for text in (theme._get_theme_css(), STYLE_SHEET.read_text(encoding="utf-8")):
+    style = STYLE_SHEET.read_text(encoding="utf-8")
+    script = (HERE / "app.js").read_text(encoding="utf-8")
+    for text in (theme._get_theme_css(), style):
         assert not re.search(r"url\(\s*['\"]?(https?:)?//|@import", text)
+    assert not re.search(r"https?://|fetch\(|import\s*\(|<script", script)
+
+
+def test_away_from_zerogpu_the_decorator_does_nothing():
+    def work():
+        return 1
+
+    assert not IS_LENT
+    assert on_gpu(work) is work
+    assert callback(work) is work

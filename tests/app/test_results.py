@@ -1,0 +1,91 @@
+"""The results screen: with and without a reproduction, and the paper's numbers named as such."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+
+import pytest
+
+from flowsteer.app.markdown import markdown_html
+from flowsteer.app.screens.results import (
+    RESULTS,
+    measured_html,
+    paper_html,
+    reproduction_html,
+    results_html,
+)
+from flowsteer.cli.reproduce import Reproduce
+
+
+@pytest.fixture(scope="module")
+def reproduction(tmp_path_factory):
+    """Two real cells of the smoke preset."""
+    folder = tmp_path_factory.mktemp("reproduction")
+    cells = ("0-variants", "2-scheduler-teacher")
+    with contextlib.redirect_stdout(io.StringIO()):
+        Reproduce(preset="smoke", output_dir=folder, cells=cells, device="cpu").run()
+    return folder
+
+
+def test_without_a_reproduction_it_says_so(tmp_path):
+    text = results_html(RESULTS, tmp_path / "nothing")
+    assert "No report of the reproduction is in this package" in text
+    assert "teacher, 28 steps" in text and "What the paper reports" in text
+
+
+def test_a_reproduction_is_shown_with_tables_plots_and_strips(reproduction, tmp_path):
+    text = results_html(tmp_path, reproduction)
+    assert "No report" not in text and "No measured results" in text
+    assert "This teacher has random weights" in text
+    assert text.count("data-fs-sort") > 10
+    assert text.count('class="fs-light" src="data:image/svg') == 1  # the scheduler's plot
+    assert text.count('class="fs-dark" src="data:image/svg') == 1
+    assert text.count("<figcaption>") == len(list((reproduction / "cells").glob("*.png")))
+    assert str(reproduction) not in text
+
+
+def test_a_damaged_cell_is_named_and_nothing_else_breaks(reproduction, tmp_path):
+    import shutil
+
+    shutil.copytree(reproduction, tmp_path / "copy")
+    (tmp_path / "copy" / "cells" / "0-variants.json").write_text("{", encoding="utf-8")
+    assert "The report cannot be read" in reproduction_html(tmp_path / "copy")
+
+
+def test_every_measured_row_is_shown():
+    teacher = json.loads((RESULTS / "teacher.json").read_text(encoding="utf-8"))
+    text = measured_html(RESULTS)
+    assert text.count("<tr>") >= 1 + 1 + len(teacher["undistilled"])
+    assert "student flowsteer" in text
+    assert f"{teacher['teacher']['emoji_eval']['overall']['mean']:.3f}" in text
+
+
+def test_the_papers_numbers_are_named_as_the_papers():
+    text = paper_html()
+    assert "not measured here" in text and text.count("(its numbers)") >= 2
+    assert ".6859" in text and "28.60" in text
+
+
+def test_markdown_of_reports():
+    text = """# Title
+
+Some **bold** and *soft* `code` <script>
+on two lines.
+
+| name | a \\* |
+| --- | ---: |
+| x | 1.5 |
+
+- one
+- two
+
+![plot](plots/plot.svg)
+"""
+    shown = markdown_html(text, lambda name, address: f"[{name}:{address}]")
+    assert "<h2>Title</h2>" in shown
+    assert "<strong>bold</strong> and <em>soft</em> <code>code</code> &lt;script&gt; on" in shown
+    assert "<caption>Title</caption>" in shown and '<td class="fs-number">1.5</td>' in shown
+    assert "<ul><li>one</li><li>two</li></ul>" in shown
+    assert "[plot:plots/plot.svg]" in shown
