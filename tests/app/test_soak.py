@@ -1,6 +1,7 @@
 """Many clients at once on the real app: every request is answered or refused, memory stays flat.
 
-Run alone, it prints what it measured: `pytest -s tests/app/test_soak.py`.
+It is left out of plain `pytest`; alone it prints what it measured:
+`pytest -s -m soak tests/app/test_soak.py`.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def resident(process: subprocess.Popen) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 def test_200_requests_of_20_clients_then_an_interrupt(app):
     from gradio_client import Client
