@@ -298,7 +298,7 @@ class _Run:
             judged, health = critic_loss(self.critic, states, batch.cond)
             judged.backward()
             self.judging.step()
-            self.accuracy = health.accuracy.item()
+            self.accuracy = health.accuracy.mean().item()
         return loss.item()
 
     def _batch(self) -> Batch:

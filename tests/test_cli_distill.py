@@ -204,6 +204,9 @@ def test_flowsteer_logs_its_critic(distill, tmp_path):
     names |= {"cosine", "adversarial_loss", "feature_matching_loss", "distance_to_teacher"}
     assert names <= rows[0].keys()
     assert 0 <= rows[1]["critic_accuracy"] <= 1
+    where = {name for row in rows for name in row if name.startswith("critic_accuracy_at_")}
+    edges = {"critic_accuracy_at_0.9", "critic_accuracy_at_0.75", "critic_accuracy_at_0.5"}
+    assert where and where <= edges | {"critic_accuracy_at_0"}
 
 
 def test_a_second_round_of_reflow(distill, tmp_path):

@@ -14,12 +14,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flowsteer.bench.report import BenchReport, Ratio, Timing, interleave
 from flowsteer.distill.methods import METHODS
-from flowsteer.models.sd3 import compile_blocks
+from flowsteer.models.replay import ReplayedField
+from flowsteer.models.sd3 import SD3Field, compile_blocks
 from flowsteer.noise import latent_shape
 from flowsteer.training.distillation import build_objective
 from flowsteer.training.distillation_config import DistillationConfig
 from flowsteer.training.draws import Samples, draw_samples
 from flowsteer.training.networks import Networks, build_networks
+from flowsteer.training.objective import DistillationObjective
 from flowsteer.training.player import Player
 from flowsteer.training.sources import Drawn
 
@@ -32,6 +34,7 @@ class _Iteration:
     """One optimiser step of a method, on a batch that stays the same."""
 
     networks: Networks
+    objective: DistillationObjective
     players: list[Player]
 
     def __call__(self) -> None:
@@ -118,7 +121,7 @@ def _iteration(pipe: Any, method: str, batch_size: int, substeps: int) -> _Itera
         players.append(
             Player(networks.critic, objective.critic_losses, rate, config, accelerator, "critic_")
         )
-    return _Iteration(networks, players)
+    return _Iteration(networks, objective, players)
 
 
 def _as_they_are(latents: Any) -> Any:
@@ -137,12 +140,15 @@ def _samples(pipe: Any, config: DistillationConfig) -> Samples:
 
 
 def compile_iteration(task: _Iteration) -> None:
-    """Compile the blocks of every network that takes part."""
+    """Do to every network that takes part what `--compile` does."""
     networks: list[Any] = [task.networks.student.transformer, task.networks.teacher.transformer]
     for network in networks:
         compile_blocks(network.transformer_blocks)
     if task.networks.critic is not None:
         compile_blocks(task.networks.critic.backbone.blocks)  # type: ignore[arg-type]
+    teacher = task.networks.teacher
+    if isinstance(teacher, SD3Field) and next(teacher.transformer.parameters()).is_cuda:
+        task.objective.teacher = ReplayedField(teacher)
 
 
 def _count_flops(task: Callable[[], None]) -> int:

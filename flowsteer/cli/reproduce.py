@@ -16,7 +16,7 @@ class Reproduce:
     """Mismatch, scheduler and ablation of the paper, with intervals; resumable cell by cell."""
 
     preset: Literal["full", "smoke"] = "full"
-    """full: sized for about 45 minutes of an H100. smoke: random weights, a minute of a CPU."""
+    """full: sized for about 40 minutes of an H100. smoke: random weights, a minute of a CPU."""
     output_dir: Path = Path("out/reproduce")
     """Gets cells/*.json, students/, report.md and plots/. Copy the first two here to merge."""
     tables: tuple[Literal["0", "1", "2", "tuning", "3", "4", "5"], ...] = ()

@@ -37,11 +37,11 @@ class EdgeStates:
 
 
 class CriticHealth(NamedTuple):
-    """How well a critic tells the two apart: three scalars without gradient."""
+    """How well a critic tells the two apart, without gradient."""
 
-    real: Tensor  # mean logit of the teacher's states
-    fake: Tensor  # mean logit of the student's states
-    accuracy: Tensor  # share of logits on their own side of the threshold; 0.5 is guessing
+    real: Tensor  # mean logit of the teacher's states, a scalar
+    fake: Tensor  # mean logit of the student's states, a scalar
+    accuracy: Tensor  # (b,): share of logits on their own side of the threshold; 0.5 is guessing
 
 
 class AdversarialLoss(NamedTuple):
@@ -249,7 +249,7 @@ def critic_loss(
 def _health(real: Tensor, fake: Tensor, unbounded: bool) -> CriticHealth:
     threshold = (real.mean() + fake.mean()) / 2 if unbounded else 0.0
     # signs, so that a logit on the threshold counts half
-    sides = (real - threshold).sign().mean() - (fake - threshold).sign().mean()
+    sides = (real - threshold).sign().mean(1) - (fake - threshold).sign().mean(1)
     return CriticHealth(real.mean(), fake.mean(), 0.5 + sides / 4)
 
 

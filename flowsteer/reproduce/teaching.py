@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -136,12 +136,17 @@ def should_stop(step: int, every: int, paces: Sequence[float], deadline: Deadlin
 
 
 def thinned(steps: Sequence[Mapping[str, float]], most: int) -> dict[str, list[float]]:
-    """A run's log by name, at most so many points: each is the mean of a stretch, at its end."""
+    """A run's log by name, at most so many points: each is the mean of a stretch, at its end.
+
+    What a whole stretch lacks, such as the critic's accuracy where it did not look, is left out.
+    """
     size = -(-len(steps) // most)
     stretches = [steps[low : low + size] for low in range(0, len(steps), size)]
-    names = [name for name in steps[0] if name != "step"]
+    names = {name: None for step in steps for name in step if name != "step"}
+    found = {name: [[s[name] for s in part if name in s] for part in stretches] for name in names}
     means = {
-        name: [float(f"{sum(s[name] for s in part) / len(part):.5g}") for part in stretches]
-        for name in names
+        name: [float(f"{mean(values):.5g}") for values in parts]
+        for name, parts in found.items()
+        if all(parts)
     }
     return {"step": [part[-1]["step"] for part in stretches]} | means

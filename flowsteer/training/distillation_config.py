@@ -51,12 +51,12 @@ class DistillationConfig(TrainingConfig):
     """Share of samples whose windows start from the student's own states."""
     adversarial: bool | None = None
     """Train with the critic and feature matching; unset, as the method does."""
-    lambda_adv: float = 0.1
+    lambda_adv: float = 0.03
     """Weight of the adversarial loss."""
-    lambda_fm: float = 0.1
+    lambda_fm: float = 0.05
     """Weight of feature matching."""
     adversarial_loss: Literal["hinge", "non_saturating", "least_squares", "wasserstein"] = "hinge"
-    critic_learning_rate: float = 1e-4
+    critic_learning_rate: float = 5e-4
     critic_depth: int | None = None
     """The teacher's first blocks that make the critic; unset, half of them."""
     critic_training: Literal["full", "lora", "frozen"] = "full"

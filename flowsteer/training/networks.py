@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from flowsteer.distill.critic import TrajectoryCritic
 from flowsteer.models.critic import build_critic
-from flowsteer.models.lora import add_lora, load_lora
+from flowsteer.models.lora import add_lora, load_lora, merge_lora, run_merged
+from flowsteer.models.replay import ReplayedField
 from flowsteer.models.sd3 import SD3Field, TextCondition, compile_blocks, load_transformer
 from flowsteer.students import LORA_FILE, Student, find_student
 from flowsteer.training.distillation_config import DistillationConfig
@@ -24,7 +25,7 @@ class Networks:
     """Who takes part."""
 
     student: AutocastField
-    teacher: SD3Field
+    teacher: SD3Field | ReplayedField
     critic: TrajectoryCritic | None
     lora: Any  # peft's LoraConfig; None for a full student
 
@@ -77,11 +78,17 @@ def build_networks(
             )
         load_transformer(pipe, first.folder)
     precision = torch.bfloat16 if config.mixed_precision == "bf16" else pipe.transformer.dtype
+    frozen = copy.deepcopy(pipe.transformer)
     lora = _add_adapters(pipe.transformer, config, first)
-    frozen = copy.deepcopy(pipe.transformer).requires_grad_(False).eval()
+    if first is not None and first.is_lora:
+        frozen = copy.deepcopy(pipe.transformer)
+        merge_lora(frozen)
+    frozen.requires_grad_(False).eval()
     nn.Module.to(frozen, precision)  # diffusers' own warns of parts to keep in float32: none here
     if config.rank is None:
         pipe.transformer.float().requires_grad_(True)
+    else:
+        run_merged(pipe.transformer)
     pipe.transformer.train()
     if config.gradient_checkpointing:
         pipe.transformer.enable_gradient_checkpointing()
@@ -90,7 +97,14 @@ def build_networks(
         compile_blocks(pipe.transformer.transformer_blocks)
         if critic is not None:
             compile_blocks(critic.backbone.blocks)  # type: ignore[arg-type]
-    return Networks(AutocastField(pipe.transformer, accelerator), SD3Field(frozen), critic, lora)
+    teacher = SD3Field(frozen)
+    replayed = config.compile and accelerator.device.type == "cuda"
+    return Networks(
+        AutocastField(pipe.transformer, accelerator),
+        ReplayedField(teacher) if replayed else teacher,
+        critic,
+        lora,
+    )
 
 
 def _add_adapters(transformer: nn.Module, config: DistillationConfig, first: Student | None):

@@ -57,7 +57,7 @@ class DistillationObjective:
     encode: Encode | None = None
     critic: TrajectoryCritic | None = None
     _sums: dict[str, Tensor] = field(default_factory=dict)
-    _counts: dict[str, int] = field(default_factory=dict)
+    _counts: dict[str, Tensor] = field(default_factory=dict)
     _seen: tuple[EdgeStates, Any, int] | None = None
 
     def __post_init__(self) -> None:
@@ -110,11 +110,16 @@ class DistillationObjective:
             )
         for name, value in health._asdict().items():
             self._note(f"critic_{name}", value)
+        # at noisy edges both states are nearly the same; a mean over all of them hides the rest
+        for k in range(self.windows.num_windows):
+            t_lo = self.windows.bounds(k)[1]
+            self._note(f"critic_accuracy_at_{t_lo:g}", health.accuracy, states.t == t_lo)
         yield loss
 
     def metrics(self) -> dict[str, float]:
         """Means of what was noted since this was last read."""
-        means = {name: float(total) / self._counts[name] for name, total in self._sums.items()}
+        counts = {name: float(count) for name, count in self._counts.items()}
+        means = {name: float(self._sums[name]) / n for name, n in counts.items() if n > 0}
         self._sums.clear()
         self._counts.clear()
         return means
@@ -147,11 +152,12 @@ class DistillationObjective:
         low, high = self.guidance_range
         return batch, low + (high - low) * draws.guidance
 
-    def _note(self, name: str, value: Tensor) -> None:
-        """Add to a mean, without waiting for the device."""
+    def _note(self, name: str, value: Tensor, where: Tensor | None = None) -> None:
+        """Add to a mean, of those values that `where` marks, without waiting for the device."""
         value = value.detach().float()
-        self._sums[name] = self._sums[name] + value if name in self._sums else value
-        self._counts[name] = self._counts.get(name, 0) + 1
+        where = torch.ones_like(value) if where is None else where
+        for sums, new in ((self._sums, (value * where).sum()), (self._counts, where.sum())):
+            sums[name] = sums[name] + new if name in sums else new
 
 
 def to_device(cond: TextCondition, device: torch.device) -> TextCondition:
