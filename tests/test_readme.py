@@ -9,6 +9,7 @@ import pytest
 from flowsteer.emoji.prompts import load_prompts
 from flowsteer.evaluation.report import RESULTS, compare_lines, summary, table
 from flowsteer.evaluation.study import Result
+from flowsteer.students import bundled_students
 
 ROOT = Path(__file__).parents[1]
 
@@ -29,7 +30,8 @@ def rows(values):
 
 
 def test_readme():
-    assert block("README.md", "results") == summary(record("teacher"), record("flowsteer"))
+    students = {name: record(name) for name in bundled_students()}
+    assert block("README.md", "results") == summary(record("teacher"), students)
 
 
 def test_teacher_card():
@@ -39,14 +41,15 @@ def test_teacher_card():
     assert block("flowsteer/emoji/weights/README.md", "teacher") == expected
 
 
-def test_student_card():
-    student = record("flowsteer")
+@pytest.mark.parametrize("name", bundled_students())
+def test_student_card(name):
+    student = record(name)
     expected = table(rows([student["teacher"], student["student"]]))
     expected += "\n\n" + compare_lines(student["against"])
-    assert block("flowsteer/emoji/students/flowsteer/README.md", "student") == expected
+    assert block(f"flowsteer/emoji/students/{name}/README.md", "student") == expected
 
 
-@pytest.mark.parametrize("name", ["teacher", "flowsteer"])
+@pytest.mark.parametrize("name", ["teacher", *bundled_students()])
 def test_records_are_of_all_test_prompts(name):
     values = record(name)
     assert values["num_prompts"] == len(load_prompts("test"))

@@ -245,12 +245,12 @@ def made_on() -> dict[str, str]:
     return {"device": device, "torch": torch.__version__, "flowsteer": flowsteer.__version__}
 
 
-def summary(teacher: dict[str, Any], student: dict[str, Any]) -> str:
-    """The README's table: teacher, the best undistilled row of each scheduler, student.
+def summary(teacher: dict[str, Any], students: Mapping[str, dict[str, Any]]) -> str:
+    """The README's table: teacher, the best undistilled row of each scheduler, students.
 
     Args:
         teacher: what `report_teacher` gave.
-        student: what `report_student` gave for the bundled student.
+        students: name -> what `report_student` gave for the bundled student.
     """
     few = teacher["undistilled"]
     plain = next(r for r in few if r["scheduler"] == "rectified" and r["guidance_scale"] == 1)
@@ -262,10 +262,11 @@ def summary(teacher: dict[str, Any], student: dict[str, Any]) -> str:
         "| sampled by | NFE | EmojiEval | 95% interval | distance | Frechet |",
         "|---|---:|---:|---|---:|---:|",
     ]
-    for row in (teacher["teacher"], *best, plain, student["student"]):
+    rows = [("teacher", row) for row in (teacher["teacher"], *best, plain)]
+    rows += [(f"student `{name}`", record["student"]) for name, record in students.items()]
+    for name, row in rows:
         overall = row["emoji_eval"]["overall"]
         scale = row["guidance_scale"]
-        name = "student `flowsteer`" if row is student["student"] else "teacher"
         how = f"{name}, {row['num_inference_steps']} steps, {row['scheduler']}"
         cells = [
             how + (f", guidance {scale:g}" if scale != 1 else ", no guidance"),
