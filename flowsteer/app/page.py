@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
@@ -9,7 +10,7 @@ import gradio as gr
 from flowsteer.app.api import compare_endpoint, schedule_endpoint, trajectory_endpoint
 from flowsteer.app.links import SCREENS, Link
 from flowsteer.app.screens.about import AboutScreen
-from flowsteer.app.screens.base import HERE, PLAIN, QUICK
+from flowsteer.app.screens.base import HERE, PLAIN, QUICK, Screen
 from flowsteer.app.screens.blind import BlindScreen
 from flowsteer.app.screens.compare import CompareScreen
 from flowsteer.app.screens.results import ResultsScreen
@@ -17,7 +18,7 @@ from flowsteer.app.screens.scheduler import SchedulerScreen
 from flowsteer.app.screens.trajectory import TrajectoryScreen
 from flowsteer.app.studio import Studio
 
-SCREEN_CLASSES = {
+SCREEN_CLASSES: dict[str, Callable[[Studio], Screen]] = {
     "compare": CompareScreen,
     "trajectory": TrajectoryScreen,
     "scheduler": SchedulerScreen,

@@ -32,7 +32,7 @@ from flowsteer.plots.students import (
     strips_figure,
 )
 from flowsteer.plots.style import PALETTE, save_figure, theme
-from flowsteer.plots.teaching import arrivals_figure, distance_figure
+from flowsteer.plots.teaching import arrivals_figure
 
 __all__ = [
     "PALETTE",
@@ -44,7 +44,6 @@ __all__ = [
     "chords_figure",
     "clouds_figure",
     "curves_figure",
-    "distance_figure",
     "distances_figure",
     "edges_figure",
     "grid_distance_figure",

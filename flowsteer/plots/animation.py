@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.animation import PillowWriter
 from matplotlib.figure import Figure
@@ -36,13 +37,7 @@ def save_particles(
     Raises:
         ValueError: if there is no frame, not one cloud a view, or the path is no GIF.
     """
-    if len(views) != len(particles):
-        raise ValueError(f"{len(views)} views and {len(particles)} clouds: give one for each")
-
-    def draw(frame: int) -> Figure:
-        return _particles(views[frame], particles[frame])
-
-    return _save(path, draw, len(views), fps)
+    return _save(path, _particles, {"views": views, "clouds": particles}, fps)
 
 
 def save_pictures(
@@ -62,13 +57,7 @@ def save_pictures(
     Raises:
         ValueError: if there is no frame, not one title a picture, or the path is no GIF.
     """
-    if len(pictures) != len(titles):
-        raise ValueError(f"{len(pictures)} pictures and {len(titles)} titles: give one for each")
-
-    def draw(frame: int) -> Figure:
-        return _picture(pictures[frame], titles[frame])
-
-    return _save(path, draw, len(pictures), fps)
+    return _save(path, _picture, {"pictures": pictures, "titles": titles}, fps)
 
 
 @themed
@@ -90,19 +79,34 @@ def _picture(picture: Image.Image, title: str) -> Figure:
     return figure
 
 
-def _save(path: Path, draw: Callable[[int], Figure], count: int, fps: int) -> Path:
-    """One fresh figure a frame, since the house style holds while a figure is made."""
+def _save(
+    path: Path, draw: Callable[..., Figure], shown: Mapping[str, Sequence[Any]], fps: int
+) -> Path:
+    """One fresh figure a frame, since the house style holds while a figure is made.
+
+    Args:
+        path: of the file.
+        draw: takes one of each of `shown`.
+        shown: what they are called -> one a frame.
+        fps: frames a second.
+    """
+    counts = {name: len(values) for name, values in shown.items()}
+    count = min(counts.values())
+    if count != max(counts.values()):
+        told = " and ".join(f"{number} {name}" for name, number in counts.items())
+        raise ValueError(f"{told}: give one for each")
     if count < 1:
         raise ValueError("an animation needs at least one frame")
     if path.suffix != ".gif":
         raise ValueError(f"path = {str(path)!r} must end in .gif")
     frames = [*range(count), *[count - 1] * HOLD]
     writer = PillowWriter(fps=fps)
-    figure = draw(0)
+    stills = list(zip(*shown.values(), strict=True))
+    figure = draw(*stills[0])
     writer.setup(figure, str(path), dpi=_DPI)
     for last, frame in zip([0, *frames], frames, strict=False):
         if frame != last:
-            writer.fig = figure = draw(frame)
+            writer.fig = figure = draw(*stills[frame])
         writer.grab_frame()
     writer.finish()
     return path

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, StrMethodFormatter
 from torch import Tensor
 
 from flowsteer.measure.bootstrap import Interval, mean_interval
@@ -127,13 +128,16 @@ def log_figure(rows: Sequence[Mapping[str, float]], names: Sequence[str], bins: 
 
 
 @themed
-def rows_figure(rows: Mapping[str, Interval], name: str, line: float | None = None) -> Figure:
+def rows_figure(
+    rows: Mapping[str, Interval], name: str, line: float | None = None, log: bool = False
+) -> Figure:
     """One quantity of several systems with its intervals, the first on top.
 
     Args:
         rows: label -> mean and interval.
         name: of the quantity, with its unit.
         line: a value to hold them against.
+        log: a logarithmic axis, for values above 0.
     """
     figure, (axes,) = new_panels(1, height=0.9 + 0.36 * len(rows), width=6.4)
     for place, interval in enumerate(rows.values()):
@@ -143,6 +147,11 @@ def rows_figure(rows: Mapping[str, Interval], name: str, line: float | None = No
         axes.axvline(line, color=PALETTE[6], ls="--")
     axes.set_yticks([-place for place in range(len(rows))], list(rows))
     axes.set(xlabel=name, ylim=(0.5 - len(rows), 0.5))
+    if log:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.minorticks_off()
     return figure
 
 

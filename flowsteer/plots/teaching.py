@@ -1,4 +1,4 @@
-"""Figures of students in the plane: where they arrive, and how far from the teacher."""
+"""Figures of students in the plane: where they arrive."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from collections.abc import Mapping
 
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, StrMethodFormatter
 from torch import Tensor
 
-from flowsteer.measure.bootstrap import Interval
 from flowsteer.plots.paths import dots, frame_plane
 from flowsteer.plots.style import new_panels, themed
 
@@ -31,27 +29,4 @@ def arrivals_figure(arrivals: Mapping[str, Tensor], ends: Tensor) -> Figure:
         axes.set_title(name)
         frame_plane(axes)
     panels[0].legend(loc="center", fontsize="small", handletextpad=0.3)
-    return figure
-
-
-@themed
-def distance_figure(rows: Mapping[str, Interval], unit: str = "units of the plane") -> Figure:
-    """Distances with their intervals on a logarithmic axis, a row each, the first on top.
-
-    Args:
-        rows: label -> mean distance to the teacher's exact ends, above 0.
-        unit: of the distances.
-    """
-    figure, (axes,) = new_panels(1, height=0.9 + 0.36 * len(rows), width=6.4)
-    for place, interval in enumerate(rows.values()):
-        away = [[interval.mean - interval.low], [interval.high - interval.mean]]
-        axes.errorbar(interval.mean, -place, xerr=away, fmt="o", capsize=3, color="C0")
-    axes.set_yticks([-place for place in range(len(rows))], list(rows))
-    axes.set(xscale="log", ylim=(0.6 - len(rows), 0.6))
-    axes.set_xlabel(f"mean distance to the exact ends ({unit})")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.minorticks_off()
-    axes.grid(axis="x")
-    axes.set_axisbelow(True)
     return figure

@@ -74,8 +74,8 @@ class Training:
         results = {
             "checkpoints": rows,
             "teacher": bench.ground(self.split).teacher.to_json(),
-            "seconds": len(steps) * pace,
-            "samples": len(steps) * samples,
+            "seconds": steps[-1]["step"] * pace,
+            "samples": steps[-1]["step"] * samples,
             "samples_per_second": samples / pace,
             "peak_memory": memory,
             "curve": thinned(steps, CURVE_POINTS),
@@ -95,7 +95,8 @@ class Training:
         paces: list[float] = []
         for report in watch(reports, config, place.run.name):
             paces.append(config.train_batch_size / report.samples_per_second)
-            if should_stop(report.step, config.checkpointing_steps, paces, place.deadline):
+            every = config.checkpointing_steps, config.logging_steps
+            if should_stop(report.step, *every, paces, place.deadline):
                 reports.close()  # type: ignore[attr-defined]
                 return False
         return True
@@ -118,21 +119,25 @@ class Training:
         return rows, judged[0][1]
 
 
-def should_stop(step: int, every: int, paces: Sequence[float], deadline: Deadline) -> bool:
+def should_stop(
+    step: int, saved: int, logged: int, paces: Sequence[float], deadline: Deadline
+) -> bool:
     """Whether to leave a run now, since its next checkpoint would come too late.
 
     A checkpoint is written after its step was reported, so at the report after that it is there.
 
     Args:
         step: reported last, from 1.
-        every: steps between checkpoints.
-        paces: seconds of each step of this call; the first also loads and compiles.
+        saved: steps between checkpoints.
+        logged: steps between reports.
+        paces: seconds a step before each report of this call; the first also loads and compiles.
         deadline: when the time is up.
     """
-    if step % every != 1 % every:
+    past = step % saved  # the checkpoint
+    if past != min(logged, saved) % saved:
         return False
     pace = median(paces[1:]) if len(paces) > 1 else 0.0
-    return not deadline.leaves(pace * (every - 1))
+    return not deadline.leaves(pace * (saved - past))
 
 
 def thinned(steps: Sequence[Mapping[str, float]], most: int) -> dict[str, list[float]]:

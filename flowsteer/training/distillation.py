@@ -39,7 +39,6 @@ def distill(
     source: Source,
     config: DistillationConfig,
     guidance_scale: float = 7.0,
-    report_every: int = 1,
     encode: Encode | None = None,
     embed: Embed | None = None,
 ) -> Iterator[StepReport]:
@@ -51,7 +50,6 @@ def distill(
         config: of the run.
         guidance_scale: the teacher's, where the config gives no range; a student that teaches
             itself (`config.student`) has none.
-        report_every: steps between reports.
         encode: the source's pictures -> latents on the device.
         embed: prompts -> condition; None asks the pipeline's text encoders.
 
@@ -81,7 +79,7 @@ def distill(
         objective.student_losses,
         config,
         accelerator,
-        report_every,
+        config.logging_steps,
         rival,
         objective.metrics,
         validation,

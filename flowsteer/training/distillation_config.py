@@ -71,6 +71,8 @@ class DistillationConfig(TrainingConfig):
     """Recompute activations in the backward pass: less memory, a third more time."""
     offload_text_encoders: bool = False
     """Leave the text encoders on the CPU."""
+    logging_steps: int = 1
+    """Optimiser steps between reports. Each waits for the device: 5 or 10 let a GPU run ahead."""
     validation_steps: int | None = None
     """Every so many steps, the averaged student's distance to the teacher on fixed noises."""
     num_validation_images: int = 8
@@ -133,6 +135,7 @@ class DistillationConfig(TrainingConfig):
         above_zero = {
             "critic_learning_rate": self.critic_learning_rate,
             "critic_depth": self.critic_depth,
+            "logging_steps": self.logging_steps,
             "validation_steps": self.validation_steps,
             "num_validation_images": self.num_validation_images,
         }

@@ -100,7 +100,7 @@ def test_arrivals_are_joined_to_their_ends():
 
 
 def test_distances_have_their_first_row_on_top():
-    (axes,) = plots.distance_figure({"far": around(0.5), "near": around(0.02)}).axes
+    (axes,) = plots.rows_figure({"far": around(0.5), "near": around(0.02)}, "x", log=True).axes
     far, near = (container.lines[0].get_xydata()[0] for container in axes.containers)
     assert (far[0], near[0]) == (0.5, 0.02) and far[1] > near[1]
     assert axes.get_xscale() == "log"

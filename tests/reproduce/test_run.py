@@ -147,12 +147,17 @@ def test_a_run_stops_only_after_a_checkpoint_and_only_if_the_next_is_too_far(
     step, paces, left, expected
 ):
     deadline = Deadline.after(left)
-    assert should_stop(step, 8, paces, deadline) is expected
-    assert should_stop(step, 8, paces, Deadline()) is False
+    assert should_stop(step, 8, 1, paces, deadline) is expected
+    assert should_stop(step, 8, 1, paces, Deadline()) is False
+
+
+@pytest.mark.parametrize(("step", "expected"), [(8, False), (10, True), (12, False)])
+def test_with_rarer_reports_the_first_after_a_checkpoint_is_the_place(step, expected):
+    assert should_stop(step, 8, 2, [1.0] * 4, Deadline.after(5.5)) is expected
 
 
 def test_with_a_checkpoint_every_step_each_is_a_place_to_stop():
-    assert all(should_stop(step, 1, [1.0], Deadline.after(-1)) for step in (1, 2, 3))
+    assert all(should_stop(step, 1, 1, [1.0], Deadline.after(-1)) for step in (1, 2, 3))
 
 
 def test_thinned_logs_keep_means_and_the_last_step():

@@ -3,9 +3,11 @@
 import copy
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from accelerate import Accelerator
 from safetensors.torch import load_file
 
 from flowsteer.emoji.pipeline import build_pipeline
@@ -13,6 +15,7 @@ from flowsteer.flow import rectified_grid, rollout
 from flowsteer.models import SD3Field, encode_prompts, fold_pipeline
 from flowsteer.training.distillation import distill, load_checkpoint_student
 from flowsteer.training.distillation_config import DistillationConfig
+from flowsteer.training.networks import build_networks
 from flowsteer.training.sources import Drawn, PromptSource
 
 PROMPTS = PromptSource(("koala", "a pizza", "two foxes"), seed=0)
@@ -48,6 +51,23 @@ def run(teacher, cfg, stop_after=None, source=PROMPTS, encode=None):
         if report.step == stop_after:
             break
     return pipe, reports
+
+
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_the_teacher_carries_no_adapters(teacher, tmp_path, rounds):
+    first = config(tmp_path / "first", method="reflow", max_train_steps=2, learning_rate=0.1)
+    pipe, cfg = copy.deepcopy(teacher), first
+    if rounds == 2:
+        run(teacher, first)
+        cfg = replace(first, student=str(tmp_path / "first" / "student"))
+    networks = build_networks(pipe, cfg, Accelerator(cpu=True))
+    names = [name for name, _ in networks.teacher.transformer.named_parameters()]
+    assert names == [name for name, _ in teacher.transformer.named_parameters()]
+    x, cond = torch.randn(2, 16, 16, 16), encode_prompts(pipe, ["koala", "a pizza"])
+    taught, own = networks.teacher(x, torch.ones(2), cond), networks.student(x, torch.ones(2), cond)
+    torch.testing.assert_close(taught, own, rtol=1e-4, atol=1e-5)
+    changed = not torch.allclose(taught, SD3Field(teacher.transformer)(x, torch.ones(2), cond))
+    assert changed is (rounds == 2)
 
 
 def test_lora_student_folder_describes_itself(teacher, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def examples_for(studio: Studio) -> tuple[tuple[str, int], ...]:
     return EXAMPLES if studio.has_detector else GENERAL_EXAMPLES
 
 
-class Screen:
+class Screen(ABC):
     """A screen with one request at a time for each visitor.
 
     Args:
@@ -61,6 +62,7 @@ class Screen:
         self.studio = studio
         self.turns = Turns()
 
+    @abstractmethod
     def build(self, page: gr.Blocks, link: gr.Textbox) -> None:
         """Lay out the components and connect the events.
 
@@ -68,7 +70,6 @@ class Screen:
             page: to build in.
             link: gets the query of the page's address once it is open.
         """
-        raise NotImplementedError
 
     def ask_stop(self, request: gr.Request) -> tuple:
         """Ask the visitor's running request to end; it does so after the step in work."""
