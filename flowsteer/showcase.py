@@ -17,18 +17,22 @@ from PIL import Image
 from flowsteer.clouds import COMPONENT, mixture_clouds
 from flowsteer.comparing import PipelineSet
 from flowsteer.evaluation.references import REFERENCES, write_references
+from flowsteer.evaluation.runs import load_run
 from flowsteer.flow import GRIDS
 from flowsteer.generation import Settings, decode, encode, initial_noise, latent_shape
 from flowsteer.paths import RecordedPath, record_path
 from flowsteer.plots.grids import staircase_figure
 from flowsteer.plots.mismatch import story_figure
+from flowsteer.plots.results import curves_figure
 from flowsteer.plots.students import strips_figure
 from flowsteer.plots.style import save_figure
+from flowsteer.reproduce.teaching import thinned
 from flowsteer.students import bundled_students
 from flowsteer.toy import ToyTask
 from flowsteer.widgets.student import TEACHER, UNDISTILLED, film_strip
 
 PROMPT = "a 3d koala left of a flat pizza on a pink background"
+LOGGED = ("loss", "cosine", "grad_norm", "critic_accuracy_at_0.9")
 GUIDANCE = 4.0
 NUM_WINDOWS = 4
 
@@ -80,6 +84,13 @@ def save_animation(
     return save_pictures(folder / "forming.gif", frames, titles)
 
 
+def save_curves(folder: Path) -> Path:
+    """`curves.svg`: the logs of the runs that taught the bundled students, 28 means each."""
+    runs = {name: load_run(name) for name in bundled_students()}
+    curves = {name: thinned(run.rows, 28) for name, run in runs.items() if run is not None}
+    return save_figure(curves_figure(curves, LOGGED), folder / "curves.svg")
+
+
 def save_references(folder: Path, pipelines: PipelineSet | None = None) -> Path:
     """`references.safetensors`: where the teacher ends on a few dev prompts."""
     pipelines = pipelines or PipelineSet()
@@ -91,6 +102,7 @@ MADE: dict[str, Callable[[Path], Path]] = {
     "staircase": save_staircase,
     "students": save_students,
     "animation": save_animation,
+    "curves": save_curves,
     "references": save_references,
 }
 

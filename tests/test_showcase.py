@@ -5,10 +5,14 @@ from flowsteer import showcase
 from flowsteer.comparing import PipelineSet
 
 
-def test_the_named_pictures_are_made(tmp_path, capsys):
-    showcase.main(["mismatch", "--output_dir", str(tmp_path / "out")])
-    assert capsys.readouterr().out.strip() == str(tmp_path / "out" / "mismatch.svg")
-    assert (tmp_path / "out" / "mismatch.svg").read_text().count("<svg") == 1
+@pytest.mark.parametrize("name", ["mismatch", "curves"])
+def test_the_named_picture_is_made(tmp_path, capsys, name):
+    showcase.main([name, "--output_dir", str(tmp_path / "out")])
+    assert capsys.readouterr().out.strip() == str(tmp_path / "out" / f"{name}.svg")
+    assert (tmp_path / "out" / f"{name}.svg").read_text().count("<svg") == 1
+
+
+def test_pictures_that_nobody_makes_are_refused():
     with pytest.raises(SystemExit):
         showcase.main(["poem"])
 

@@ -59,9 +59,15 @@ class BenchReport:
     def table(self) -> str:
         """Lines for a terminal, without a final newline."""
         width = max(len(timing.name) for timing in self.timings)
-        head = f"{self.title}\n{'':{width}}  {'median':>9}  {'fastest':>9}  {'slowest':>9}  runs"
+        head = f"{self.title}\n{'':{width}}  {'median':>10}  {'fastest':>10}  {'slowest':>10}  runs"
+        slowest = max(second for timing in self.timings for second in timing.seconds)
+        unit, factor = (" s", 1) if slowest >= 0.1 else ("ms", 1000)
+
+        def show(seconds: float) -> str:
+            return f"{seconds * factor:7.3f} {unit}"
+
         rows = [
-            f"{t.name:{width}}  {t.median:7.3f} s  {min(t.seconds):7.3f} s  {max(t.seconds):7.3f} s"
+            f"{t.name:{width}}  {show(t.median)}  {show(min(t.seconds))}  {show(max(t.seconds))}"
             f"  {len(t.seconds):4d}"
             for t in self.timings
         ]
