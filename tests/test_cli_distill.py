@@ -200,7 +200,14 @@ def test_flowsteer_logs_its_critic(distill, tmp_path):
     assert distill("--method", "flowsteer", "--validation_steps", 1) == 0
     rows = read_log(tmp_path / "out")
     assert [row["step"] for row in rows] == [1, 2]
-    names = {"critic_loss", "critic_accuracy", "critic_real", "critic_fake", "critic_grad_norm"}
+    names = {
+        "critic_loss",
+        "critic_accuracy",
+        "critic_ranked",
+        "critic_real",
+        "critic_fake",
+        "critic_grad_norm",
+    }
     names |= {"cosine", "adversarial_loss", "feature_matching_loss", "distance_to_teacher"}
     assert names <= rows[0].keys()
     assert 0 <= rows[1]["critic_accuracy"] <= 1

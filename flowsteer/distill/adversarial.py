@@ -42,6 +42,7 @@ class CriticHealth(NamedTuple):
     real: Tensor  # mean logit of the teacher's states, a scalar
     fake: Tensor  # mean logit of the student's states, a scalar
     accuracy: Tensor  # (b,): share of logits on their own side of the threshold; 0.5 is guessing
+    ranked: Tensor  # (b,): 1 where the teacher's state has the higher mean logit of the two, else 0
 
 
 class AdversarialLoss(NamedTuple):
@@ -251,7 +252,9 @@ def _health(real: Tensor, fake: Tensor, unbounded: bool) -> CriticHealth:
     threshold = (real.mean() + fake.mean()) / 2 if unbounded else 0.0
     # signs, so that a logit on the threshold counts half
     sides = (real - threshold).sign().mean(1) - (fake - threshold).sign().mean(1)
-    return CriticHealth(real.mean(), fake.mean(), 0.5 + sides / 4)
+    # both from one noise: the critic may know which is which and yet have no common threshold
+    ranked = 0.5 + (real.mean(1) - fake.mean(1)).sign() / 2
+    return CriticHealth(real.mean(), fake.mean(), 0.5 + sides / 4, ranked)
 
 
 def _repeat(cond: Any, copies: int, batch: int) -> Any:

@@ -22,7 +22,7 @@ from flowsteer.reproduce.tables import (
     teacher_scores,
 )
 
-CURVES = ("loss", "grad_norm", "cosine", "critic_accuracy", "critic_accuracy_at_0")
+CURVES = ("loss", "grad_norm", "cosine", "critic_accuracy", "critic_ranked")
 """Of the log, those that the training curves show where a run has them."""
 
 

@@ -113,7 +113,8 @@ class DistillationObjective:
         # at noisy edges both states are nearly the same; a mean over all of them hides the rest
         for k in range(self.windows.num_windows):
             t_lo = self.windows.bounds(k)[1]
-            self._note(f"critic_accuracy_at_{t_lo:g}", health.accuracy, states.t == t_lo)
+            for name in ("accuracy", "ranked"):
+                self._note(f"critic_{name}_at_{t_lo:g}", getattr(health, name), states.t == t_lo)
         yield loss
 
     def metrics(self) -> dict[str, float]:

@@ -209,7 +209,7 @@ def test_critic_loss_reaches_the_critic_and_not_the_student(kind):
     assert student.error.grad is None
     assert all(p.grad is not None and p.grad.any() for p in critic.parameters())
     assert not any(value.requires_grad for value in health)
-    assert [value.shape for value in health] == [(), (), (64,)]
+    assert [value.shape for value in health] == [(), (), (64,), (64,)]
 
 
 def test_features_match_if_and_only_if_the_states_do():
@@ -268,20 +268,20 @@ def test_bad_arguments_of_the_critic_loss(change, message):
     ("kind", "accuracy"),
     [
         ("hinge", [1.0, 0.5]),  # against 0
-        ("wasserstein", [1.0, 1.0]),  # against 3.25, midway between the means
+        ("wasserstein", [1.0, 0.0]),  # against 2.25, midway between the means
     ],
 )
 def test_health_by_hand(kind, accuracy):
-    real, fake = torch.tensor([[5.0, 0], [6.0, 0]]), torch.tensor([[-1.0, 0], [3.0, 0]])
+    real, fake = torch.tensor([[5.0, 0], [2.0, 0]]), torch.tensor([[-1.0, 0], [3.0, 0]])
     states = EdgeStates(real, fake, torch.ones(2))
     _, health = critic_loss(LinearCritic(), states, None, kind, noise=torch.zeros(2, 2))
-    assert [v.tolist() for v in health] == [5.5, 1.0, accuracy]
+    assert [v.tolist() for v in health] == [3.5, 1.0, accuracy, [1.0, 0.0]]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_critic_without_opinion_guesses(kind):
     _, health = critic_loss(LinearCritic((0.0, 0.0)), some_states(), None, kind, torch.zeros(8, 2))
-    assert health.accuracy.eq(0.5).all()
+    assert health.accuracy.eq(0.5).all() and health.ranked.eq(0.5).all()
 
 
 def test_everything_is_float32_under_autocast():
