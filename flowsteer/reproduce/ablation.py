@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from flowsteer.measure.bootstrap import Interval
-from flowsteer.reproduce.cells import BEYOND, ablation_name
+from flowsteer.reproduce.cells import ablation_name
 from flowsteer.reproduce.presets import ROWS
 from flowsteer.reproduce.scores import (
     Runs,
@@ -232,28 +232,30 @@ def _tuned(cell: Mapping | None) -> str:
 
 def beyond_section(records: Records) -> list[str]:
     """Table 4: one flag changed, a run each, against the ablation's cell of the same seed."""
-    cells = {name: record for name, record in records.items() if record["table"] == "4"}
-    seed = next(iter(cells.values()))["seed"]
-    base = records.get(ablation_name(BEYOND, seed))
-    body = []
-    if base is not None:
-        answer = base["results"]["checkpoints"][-1]["ways"][0]
-        flags = base["config"]["flags"]
-        share = flags.get("share_at_hi", 0.0)
-        label = f"share_at_hi = {share:g}, share_on_policy = {flags.get('share_on_policy', 0.0):g}"
-        body.append([f"base: {label}", *_judged(answer), ""])
-    for record in cells.values():
-        answer = record["results"]["checkpoints"][-1]["ways"][0]
-        change = "" if base is None else signed(_change(answer, base))
-        body.append([record["label"], *_judged(answer), change])
+    cells = [record for record in records.values() if record["table"] == "4"]
+    seed, body = cells[0]["seed"], []
+    for row in dict.fromkeys(record["row"] for record in cells):
+        base = records.get(ablation_name(row, seed))
+        if base is not None:
+            body.append([f"*{ROWS[row].label}*", *_judged(_answer(base)), ""])
+        for record in cells:
+            if record["row"] == row:
+                change = "" if base is None else signed(_change(record, base))
+                body.append([record["label"], *_judged(_answer(record)), change])
     return [
-        f"One flag changed from the row *{ROWS[BEYOND].label}*, one run each (seed {seed}), so the"
-        " intervals are over prompts alone and say nothing about other seeds. share_at_hi is the"
-        " share of times drawn at a window's start, where inference asks (the paper: 0);"
-        " share_on_policy that of samples whose windows start from the student's own states.",
+        f"One flag changed from the row above it, one run each (seed {seed}), so the intervals are"
+        " over prompts alone and say nothing about other seeds. share_at_hi is the share of times"
+        " drawn at a window's start, where inference asks (the paper: 0); share_on_policy that of"
+        " samples whose windows start from the student's own states; critic_states says whether"
+        " the critic sees the student's single steps or its own rollout, critic_logits whether it"
+        " judges each token or their mean.",
         "",
         *markdown(["run", "EmojiEval", "distance", "Frechet", "EmojiEval against base"], body),
     ]
+
+
+def _answer(record: Mapping) -> Mapping:
+    return record["results"]["checkpoints"][-1]["ways"][0]
 
 
 def _judged(answer: Mapping) -> list[str]:
@@ -261,6 +263,5 @@ def _judged(answer: Mapping) -> list[str]:
     return [show(overall(answer)), show(distance), f"{answer['frechet']:.3f}"]
 
 
-def _change(answer: Mapping, base: Mapping) -> Interval:
-    other = base["results"]["checkpoints"][-1]["ways"][0]
-    return gain(scores_of("run", [answer]), scores_of("base", [other]))[0]
+def _change(record: Mapping, base: Mapping) -> Interval:
+    return gain(scores_of("run", [_answer(record)]), scores_of("base", [_answer(base)]))[0]

@@ -10,11 +10,10 @@ from flowsteer.reproduce.jobs import Job, SchedulerSweep, SolverErrors, Variants
 from flowsteer.reproduce.mismatch import Mismatch
 from flowsteer.reproduce.presets import NUM_WINDOWS, ROWS, TABLES, Preset, Row
 from flowsteer.reproduce.teaching import Training
+from flowsteer.training.distillation_config import DistillationConfig
 
 STUDENTS = ("perflow", "all")
 """Rows whose students the scheduler's table samples: from stock edges and from rectified ones."""
-BEYOND = "ota-scheduler"
-"""The row that the variants beyond the paper change one flag of."""
 
 
 @dataclass(frozen=True)
@@ -139,17 +138,18 @@ def _student_sweeps(preset: Preset) -> Iterator[Cell]:
 
 
 def _beyond_cells(preset: Preset, rates: Mapping[str, float]) -> Iterator[Cell]:
-    """One flag changed from the row `BEYOND`, first seed; its own value is the ablation's cell."""
-    row, seed = ROWS[BEYOND], preset.seeds[0]
-    base = flags_of(preset, row) | {"seed": seed}
-    if BEYOND in rates:
-        base["learning_rate"] = rates[BEYOND]
-    for flag, values in preset.variants.items():
-        for value in values:
-            if value != base.get(flag, 0.0):
-                job = _reported(preset, f"{flag} {value:g}", base | {flag: value}, row.grid)
-                label = f"{flag} = {value:g}"
-                yield Cell(f"4-{flag}-{value:g}", "4", label, job, seed, BEYOND)
+    """One flag changed from a row, first seed; the row's own value is the ablation's cell."""
+    seed = preset.seeds[0]
+    for variation in preset.variations:
+        name, flag, row = variation.row, variation.flag, ROWS[variation.row]
+        base = flags_of(preset, row) | {"seed": seed}
+        if name in rates:
+            base["learning_rate"] = rates[name]
+        for value in variation.values:
+            if value != base.get(flag, getattr(DistillationConfig, flag)):
+                label = f"{flag} = {value}"
+                job = _reported(preset, label, base | {flag: value}, row.grid)
+                yield Cell(f"4-{flag}-{value}", "4", label, job, seed, name)
 
 
 def _solver_cell(preset: Preset) -> Cell:

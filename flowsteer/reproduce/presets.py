@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any
 
 from flowsteer.emoji.prompts import TASKS
@@ -57,6 +56,24 @@ ROWS = {
 
 
 @dataclass(frozen=True)
+class Variation:
+    """A flag beyond the paper's recipe and the values to try, one run each."""
+
+    row: str
+    """Of `ROWS`, whose runs have all else in common."""
+    flag: str
+    values: tuple[float | str, ...]
+
+
+VARIATIONS = (
+    Variation("ota-scheduler", "share_at_hi", (0.0, 0.5, 0.8, 1.0)),
+    Variation("ota-scheduler", "share_on_policy", (0.0, 0.5, 1.0)),
+    Variation("all", "critic_states", ("step", "rollout")),
+    Variation("all", "critic_logits", ("token", "pooled")),
+)
+
+
+@dataclass(frozen=True)
 class Preset:
     """Sizes of a reproduction.
 
@@ -81,12 +98,7 @@ class Preset:
     """The grid that every row is tuned on."""
     step_counts: tuple[int, ...]
     """N of the scheduler's table."""
-    variants: Mapping[str, tuple[float, ...]] = field(
-        default_factory=lambda: MappingProxyType(
-            {"share_at_hi": (0.0, 0.5, 0.8, 1.0), "share_on_policy": (0.0, 0.5, 1.0)}
-        )
-    )
-    """Flags beyond the paper and the values to try, one run each."""
+    variations: tuple[Variation, ...] = VARIATIONS
     solver_prompts: int = 120
     """Dev prompts of the solvers' table."""
     solver_substeps: Mapping[str, Sequence[int]] = field(default_factory=lambda: SUBSTEPS)
@@ -159,7 +171,11 @@ PRESETS = {
         tuning_steps=1,
         learning_rates=(1e-3, 1e-2),
         step_counts=(2, 4, 8),
-        variants={"share_at_hi": (0.0, 1.0), "share_on_policy": (1.0,)},
+        variations=(
+            Variation("ota-scheduler", "share_at_hi", (0.0, 1.0)),
+            Variation("ota-scheduler", "share_on_policy", (1.0,)),
+            Variation("all", "critic_states", ("rollout",)),
+        ),
         solver_prompts=6,
         solver_substeps={"euler": (1, 2, 4), "heun": (1, 2), "multistep": (1, 2, 4)},
         reference_substeps=8,

@@ -147,6 +147,7 @@ def record_of(cell: Cell, results: Record, seconds: float) -> Record:
         "table": cell.table,
         "label": cell.label,
         "seed": cell.seed,
+        "row": cell.row,
         "config": config_of(cell.job),
         "made_on": made_on(),
         "wall_seconds": round(seconds, 2),

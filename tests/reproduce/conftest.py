@@ -80,7 +80,7 @@ class Fakes:
         distances = (distance + noise - noise.mean()).tolist()
         return answer(right.tolist(), distances, **more)
 
-    def write(self, name, table, results, seed=None, flags=None, label="cell", **more):
+    def write(self, name, table, results, seed=None, flags=None, label="cell", row=None, **more):
         """A record, as `record_of` makes it."""
         config = {"kind": "fake", "model": "emoji", "num_prompts": self.count, "label": label}
         record = {
@@ -88,6 +88,7 @@ class Fakes:
             "table": table,
             "label": label,
             "seed": seed,
+            "row": row,
             "config": config | {"flags": {"learning_rate": 1e-3} | (flags or {})} | more,
             "made_on": {"device": "a device", "torch": "2", "flowsteer": "0"},
             "wall_seconds": 100.0,
@@ -125,7 +126,13 @@ class Fakes:
             "curve": {"step": [1, 2], "loss": [0.2, 0.1]},
         }
         name = ablation_name(row, seed)
-        self.write(name, "3", results, seed, label=ROWS[row].label)
+        self.write(name, "3", results, seed, label=ROWS[row].label, row=row)
+
+    def beyond(self, row, change, accuracy, distance):
+        """A cell with one flag changed from a row."""
+        last = {"step": 8, "seconds": 80.0, "ways": [self.draw(accuracy, distance)]}
+        name = f"4-{change.replace(' = ', '-')}"
+        self.write(name, "4", {"checkpoints": [last]}, 0, label=change, row=row)
 
     def tuning(self, row, rate, accuracy, distance):
         """A tuning cell."""

@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from flowsteer.measure import Interval
-from flowsteer.reproduce.ablation import ablation_section, equal_time, runs_of, verdicts
+from flowsteer.reproduce.ablation import (
+    ablation_section,
+    beyond_section,
+    equal_time,
+    runs_of,
+    verdicts,
+)
 from flowsteer.reproduce.cells import plan
 from flowsteer.reproduce.presets import ROWS, find_preset
 from flowsteer.reproduce.report import done_section, readme_table, report_lines, write_report
@@ -182,6 +188,18 @@ def test_devices_that_differ_are_told(paper):
     paper.store.write(record)
     text = "\n".join(report_lines(paper.store.folder, paper.store.read_all(), [], {}, {}))
     assert "Made on a device, another" in text and "do not compare" in text
+
+
+def test_a_change_stands_below_the_row_it_was_made_in_and_against_it(paper):
+    paper.run("ota-scheduler", 0, 0.60, 0.45)
+    paper.beyond("all", "critic_states = rollout", 0.55, 0.20)
+    paper.beyond("ota-scheduler", "share_at_hi = 0.0", 0.85, 0.40)
+    text = "\n".join(beyond_section(paper.store.read_all()))
+    names = ("*all (FlowSteer)*", "critic_states = rollout", "*OTA +sch", "share_at_hi = 0.0")
+    places = [text.index(f"| {name}") for name in names]
+    assert places == sorted(places)
+    worse, better = (text[place:].splitlines()[0] for place in (places[1], places[3]))
+    assert "-0.400 [" in worse and "+0.250 [" in better
 
 
 def test_the_readmes_table_is_the_ablation_in_short(paper):
