@@ -59,9 +59,10 @@ class BenchReport:
     def table(self) -> str:
         """Lines for a terminal, without a final newline."""
         width = max(len(timing.name) for timing in self.timings)
-        head = f"{self.title}\n{'':{width}}  {'median':>10}  {'fastest':>10}  {'slowest':>10}  runs"
         slowest = max(second for timing in self.timings for second in timing.seconds)
-        unit, factor = (" s", 1) if slowest >= 0.1 else ("ms", 1000)
+        unit, factor = ("s", 1) if slowest >= 0.1 else ("ms", 1000)
+        names = "".join(f"  {name:>{8 + len(unit)}}" for name in ("median", "fastest", "slowest"))
+        head = f"{self.title}\n{'':{width}}{names}  runs"
 
         def show(seconds: float) -> str:
             return f"{seconds * factor:7.3f} {unit}"

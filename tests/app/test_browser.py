@@ -229,9 +229,8 @@ def test_randomise_draws_a_seed_and_shows_it(visit, keys):
 
 def test_an_example_fills_the_prompt_and_draws(visit, keys):
     page = visit()
-    example = page.locator("#examples button").nth(1)
-    text = example.inner_text()
-    example.click()
+    text = "three strawberries on a blue background"
+    page.locator("#examples button", has_text=text).click()
     page.locator(f'.fs-card[data-key="{keys[-1]}"] img[alt*="{text}"]').wait_for()
     assert page.get_by_label("Prompt").input_value() == text
 

@@ -146,16 +146,13 @@ class CompareScreen(Screen):
         return self.examples[index]
 
     def open_link(self, query: Any) -> tuple:
-        """What a link says; what it says wrongly or not at all is as it would be without."""
-        link = Link.read(query, self.studio.choices)
-        columns = link.columns or self.studio.choices.default()
-        return (
-            link.prompt or self.examples[0][0],
-            self.examples[0][1] if link.seed is None else link.seed,
-            link.noises or 1,
-            columns_text(columns),
-            columns_form(self.studio.choices, columns, bool(link.columns)),
-        )
+        """What a link says; what it says wrongly or not at all stays, and may be typed already."""
+        link, columns = Link.read(query, self.studio.choices), [gr.skip()] * 2
+        if link.columns:
+            form = columns_form(self.studio.choices, link.columns, True)
+            columns = [columns_text(link.columns), form]
+        boxes = (link.prompt or None, link.seed, link.noises or None)
+        return *(gr.skip() if value is None else value for value in boxes), *columns
 
     def draw(
         self, prompt: Any, seed: Any, noises: Any, randomise: Any, columns: Any, request: gr.Request
