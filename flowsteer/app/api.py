@@ -85,7 +85,7 @@ def trajectory_endpoint(studio: Studio) -> Callable[..., dict]:
             1, from 1 to 0), `points` (N + 1 pairs in the plane), `distances` (N + 1, relative L2 to
             the teacher's path at these times), `window_edges` and `x0_hats`, N PNGs as data URIs.
         """
-        from flowsteer.app.screens.trajectory_html import distances_of, plane_for
+        from flowsteer.app.screens.trajectory_html import distances_of, plane_for, points_of
 
         try:
             wanted = networks
@@ -94,9 +94,9 @@ def trajectory_endpoint(studio: Studio) -> Callable[..., dict]:
             asked = trajectory_request(studio.choices, prompt, seed, wanted)
             last = _last(studio.trajectory(asked))
             plane = plane_for(last)
-            distances = distances_of(last)
+            points, distances = points_of(last, plane), distances_of(last)
             paths = [
-                _path_record(trace, plane.project(trace.path.states.flatten(0, 1)), distances[key])
+                _path_record(trace, points[key], distances[key])
                 for key, trace in last.traces.items()
             ]
             return {
@@ -165,13 +165,13 @@ def _last(stream: Iterator[Any]) -> Any:
     return last
 
 
-def _path_record(trace: Trace, points: Any, distances: list[float]) -> dict[str, Any]:
+def _path_record(trace: Trace, points: list[list[float]], distances: list[float]) -> dict[str, Any]:
     return {
         "key": trace.column.key,
         "title": trace.column.title,
         "nfe": trace.path.nfe,
         "times": list(trace.path.times),
-        "points": points.tolist(),
+        "points": points,
         "distances": distances,
         "window_edges": list(trace.edges),
         "x0_hats": [png_data_uri(frame) for frame in trace.frames],

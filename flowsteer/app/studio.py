@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flowsteer.app.comparing import Comparing, Post
@@ -98,31 +99,21 @@ class Studio:
             LineFull: if too many are waiting.
             ValueError: if the request does not fit the networks, or loading has failed.
         """
-
-        def work(post: Post, stop: ShouldStop) -> None:
-            Comparing(self, request, post, stop).run()
-
-        return self.desk.do(work, should_stop)
+        return self.desk.do(
+            lambda post, stop: Comparing(self, request, post, stop).run(), should_stop
+        )
 
     def trajectory(
         self, request: TrajectoryRequest, should_stop: ShouldStop = lambda: False
     ) -> Iterator[Trajectories | Waiting]:
         """Snapshots with a path more each; raises as `compare`."""
-
-        def work(post: Post, stop: ShouldStop) -> None:
-            self._trace_all(request, post, stop)
-
-        return self.desk.do(work, should_stop)
+        return self.desk.do(partial(self._trace_all, request), should_stop)
 
     def schedule(
         self, request: ScheduleRequest, should_stop: ShouldStop = lambda: False
     ) -> Iterator[Schedules | Waiting]:
         """Snapshots with the teacher's picture on one grid more each; raises as `compare`."""
-
-        def work(post: Post, stop: ShouldStop) -> None:
-            self._schedule_all(request, post, stop)
-
-        return self.desk.do(work, should_stop)
+        return self.desk.do(partial(self._schedule_all, request), should_stop)
 
     def reference_column(self) -> Column:
         """The teacher's 28 steps."""

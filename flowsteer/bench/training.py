@@ -14,13 +14,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from flowsteer.bench.report import BenchReport, Ratio, Timing, interleave
 from flowsteer.distill.methods import METHODS
-from flowsteer.models.replay import ReplayedField
-from flowsteer.models.sd3 import SD3Field, compile_blocks
 from flowsteer.noise import latent_shape
 from flowsteer.training.distillation import build_objective
 from flowsteer.training.distillation_config import DistillationConfig
 from flowsteer.training.draws import Samples, draw_samples
-from flowsteer.training.networks import Networks, build_networks
+from flowsteer.training.networks import Networks, build_networks, compile_networks
 from flowsteer.training.objective import DistillationObjective
 from flowsteer.training.player import Player
 from flowsteer.training.sources import Drawn
@@ -68,7 +66,7 @@ def bench_train(
     flops = {name: _count_flops(task) for name, task in iterations.items()}
     if compile:
         for task in iterations.values():
-            compile_iteration(task)
+            task.objective.teacher = compile_networks(task.networks).teacher
     precision = torch.bfloat16 if pipe.device.type == "cuda" else torch.float32
     peak = matrix_peak(pipe.device, precision)
     timings, notes = [], []
@@ -137,18 +135,6 @@ def _samples(pipe: Any, config: DistillationConfig) -> Samples:
     latents = scene_encoder(pipe.vae)(drawn.pictures)
     draws = draw_samples(config.seed, numbers, latent_shape(pipe), config.windows)
     return Samples(Drawn(drawn.texts, latents), draws)
-
-
-def compile_iteration(task: _Iteration) -> None:
-    """Do to every network that takes part what `--compile` does."""
-    networks: list[Any] = [task.networks.student.transformer, task.networks.teacher.transformer]
-    for network in networks:
-        compile_blocks(network.transformer_blocks)
-    if task.networks.critic is not None:
-        compile_blocks(task.networks.critic.backbone.blocks)  # type: ignore[arg-type]
-    teacher = task.networks.teacher
-    if isinstance(teacher, SD3Field) and next(teacher.transformer.parameters()).is_cuda:
-        task.objective.teacher = ReplayedField(teacher)
 
 
 def _count_flops(task: Callable[[], None]) -> int:

@@ -13,10 +13,12 @@ from flowsteer.reproduce.scores import (
     Scores,
     collect_runs,
     gain,
+    last_answer,
     scores_of,
     shared_seeds,
     time_budget,
 )
+from flowsteer.reproduce.store import Record
 from flowsteer.reproduce.tables import (
     Records,
     best_undistilled,
@@ -223,10 +225,10 @@ def tuning_section(records: Records, rates: Mapping[str, float]) -> list[str]:
     ]
 
 
-def _tuned(cell: Mapping | None) -> str:
+def _tuned(cell: Record | None) -> str:
     if cell is None:
         return ""
-    answer = cell["results"]["checkpoints"][-1]["ways"][0]
+    answer = last_answer(cell)
     return f"{overall(answer).mean:.3f} / {answer['distance']['mean']:.3f}"
 
 
@@ -237,11 +239,11 @@ def beyond_section(records: Records) -> list[str]:
     for row in dict.fromkeys(record["row"] for record in cells):
         base = records.get(ablation_name(row, seed))
         if base is not None:
-            body.append([f"*{ROWS[row].label}*", *_judged(_answer(base)), ""])
+            body.append([f"*{ROWS[row].label}*", *_judged(last_answer(base)), ""])
         for record in cells:
             if record["row"] == row:
                 change = "" if base is None else signed(_change(record, base))
-                body.append([record["label"], *_judged(_answer(record)), change])
+                body.append([record["label"], *_judged(last_answer(record)), change])
     return [
         f"One flag changed from the row above it, one run each (seed {seed}), so the intervals are"
         " over prompts alone and say nothing about other seeds. share_at_hi is the share of times"
@@ -254,14 +256,10 @@ def beyond_section(records: Records) -> list[str]:
     ]
 
 
-def _answer(record: Mapping) -> Mapping:
-    return record["results"]["checkpoints"][-1]["ways"][0]
-
-
 def _judged(answer: Mapping) -> list[str]:
     distance = interval_of(answer["distance"])
     return [show(overall(answer)), show(distance), f"{answer['frechet']:.3f}"]
 
 
-def _change(record: Mapping, base: Mapping) -> Interval:
-    return gain(scores_of("run", [_answer(record)]), scores_of("base", [_answer(base)]))[0]
+def _change(record: Record, base: Record) -> Interval:
+    return gain(scores_of("run", [last_answer(record)]), scores_of("base", [last_answer(base)]))[0]

@@ -10,6 +10,7 @@ from flowsteer.evaluation.report import made_on
 from flowsteer.reproduce.cells import Cell, plan, tuning_name
 from flowsteer.reproduce.jobs import Deadline, Place, config_of
 from flowsteer.reproduce.presets import ROWS, Preset
+from flowsteer.reproduce.scores import last_answer
 from flowsteer.reproduce.store import Record, Store
 from flowsteer.reproduce.teaching import Training
 from flowsteer.reproduce.workbench import Workbench, peak_memory, start_peak_memory
@@ -175,8 +176,7 @@ def chosen_rates(store: Store, preset: Preset) -> dict[str, float]:
         if missing_tuning(store, preset, row, planned=True):
             continue
         results = {
-            rate: store.read(tuning_name(row, rate))["results"]["checkpoints"][-1]["ways"][0]
-            for rate in preset.learning_rates
+            rate: last_answer(store.read(tuning_name(row, rate))) for rate in preset.learning_rates
         }
         rates[row] = max(
             results,

@@ -17,6 +17,11 @@ Answer = Mapping[str, Any]
 """What `Result.to_json` wrote of one way of sampling."""
 
 
+def last_answer(record: Record) -> Answer:
+    """Of a training cell: its last checkpoint's, in the way that counts."""
+    return record["results"]["checkpoints"][-1]["ways"][0]
+
+
 @dataclass(frozen=True, eq=False)
 class Scores:
     """One row: s runs on the same n prompts; of one without training, s is 1 and its seed None."""

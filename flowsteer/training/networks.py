@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -78,11 +78,10 @@ def build_networks(
             )
         load_transformer(pipe, first.folder)
     precision = torch.bfloat16 if config.mixed_precision == "bf16" else pipe.transformer.dtype
-    frozen = copy.deepcopy(pipe.transformer)
     lora = _add_adapters(pipe.transformer, config, first)
-    if first is not None and first.is_lora:
-        frozen = copy.deepcopy(pipe.transformer)
-        merge_lora(frozen)
+    frozen = copy.deepcopy(pipe.transformer)
+    if lora is not None:
+        merge_lora(frozen)  # those of an earlier round count; new ones add nothing
     frozen.requires_grad_(False).eval()
     nn.Module.to(frozen, precision)  # diffusers' own warns of parts to keep in float32: none here
     if config.rank is None:
@@ -92,19 +91,21 @@ def build_networks(
     pipe.transformer.train()
     if config.gradient_checkpointing:
         pipe.transformer.enable_gradient_checkpointing()
-    if config.compile:
-        compile_blocks(frozen.transformer_blocks)
-        compile_blocks(pipe.transformer.transformer_blocks)
-        if critic is not None:
-            compile_blocks(critic.backbone.blocks)  # type: ignore[arg-type]
-    teacher = SD3Field(frozen)
-    replayed = config.compile and accelerator.device.type == "cuda"
-    return Networks(
-        AutocastField(pipe.transformer, accelerator),
-        ReplayedField(teacher) if replayed else teacher,
-        critic,
-        lora,
-    )
+    student = AutocastField(pipe.transformer, accelerator)
+    networks = Networks(student, SD3Field(frozen), critic, lora)
+    return compile_networks(networks) if config.compile else networks
+
+
+def compile_networks(networks: Networks) -> Networks:
+    """What `--compile` does: blocks are compiled, and on a GPU the teacher's calls replayed."""
+    teacher = networks.teacher
+    for network in (teacher.transformer, networks.student.transformer):
+        compile_blocks(network.transformer_blocks)  # type: ignore[arg-type]
+    if networks.critic is not None:
+        compile_blocks(networks.critic.backbone.blocks)  # type: ignore[arg-type]
+    if isinstance(teacher, SD3Field) and next(teacher.transformer.parameters()).is_cuda:
+        return replace(networks, teacher=ReplayedField(teacher))
+    return networks
 
 
 def _add_adapters(transformer: nn.Module, config: DistillationConfig, first: Student | None):

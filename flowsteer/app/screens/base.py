@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,30 @@ class Screen(ABC):
             page: to build in.
             link: gets the query of the page's address once it is open.
         """
+
+    def connect(
+        self,
+        page: gr.Blocks,
+        triggers: Sequence[Any],
+        begin: Callable[..., Any],
+        run: Callable[..., Any],
+        inputs: Sequence[Any],
+        shown: Sequence[Any],
+    ) -> None:
+        """Let events begin a turn and, where their input is right, run it.
+
+        Args:
+            page: whose visitors may leave.
+            triggers: the events.
+            begin: of `inputs`; checks them, and gives the turn's number and what is shown.
+            run: of `inputs` and the turn's number; yields what is shown.
+            inputs: components that are read.
+            shown: components that both write.
+        """
+        turn = gr.Number(0, visible=False)
+        begun = gr.on(list(triggers), begin, list(inputs), [turn, *shown], **STREAM)
+        begun.success(run, [*inputs, turn], list(shown), **STREAM)
+        page.unload(self.leave)
 
     def ask_stop(self, request: gr.Request) -> tuple:
         """Ask the visitor's running request to end; it does so after the step in work."""

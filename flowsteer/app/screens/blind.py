@@ -72,10 +72,7 @@ class BlindScreen(Screen):
         pair = gr.State(None, time_to_live=3600)
         votes = gr.State((0, 0), time_to_live=6 * 3600)
         shown = [status, view, left, right, pair]
-        turn = gr.Number(0, visible=False)
-        fresh.click(self.begin, None, [turn, *shown], **STREAM).success(
-            self.run, turn, shown, **STREAM
-        )
+        self.connect(page, [fresh.click], self.begin, self.run, [], shown)
         for side, button in (("left", left), ("right", right)):
             button.click(
                 lambda pair, votes, side=side: vote(pair, votes, side),
@@ -83,7 +80,6 @@ class BlindScreen(Screen):
                 [*shown, votes, score],
                 **STREAM,
             )
-        page.unload(self.leave)
 
     def begin(self, request: gr.Request) -> tuple:
         """Take the old pair away."""

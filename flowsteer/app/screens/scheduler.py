@@ -25,7 +25,6 @@ from flowsteer.app.requests import (
 from flowsteer.app.screens.base import (
     PLAIN,
     QUICK,
-    STREAM,
     Screen,
     buttons,
     checked,
@@ -80,21 +79,13 @@ class SchedulerScreen(Screen):
         status = gr.HTML(status_html("Both grids for the shift and N above."), **PLAIN)
         grids = gr.HTML(grids_html(3.0, 4), **PLAIN, elem_id="scheduler-grids")
         pictures = gr.HTML(pictures_html(None), **PLAIN, elem_id="scheduler-pictures")
-        turn = gr.Number(0, visible=False)
         for slider in (shift, steps):
             slider.change(show_grids, [shift, steps], [grids], **QUICK)
         shown = [status, note, stop, pictures]
         inputs = [prompt, seed, shift, steps]
-        begun = gr.on(
-            [start.click, prompt.submit, seed.submit],
-            self.begin,
-            inputs,
-            [turn, *shown],
-            **STREAM,
-        )
-        begun.success(self.run, [*inputs, turn], shown, **STREAM)
+        asked = [start.click, prompt.submit, seed.submit]
+        self.connect(page, asked, self.begin, self.run, inputs, shown)
         stop.click(self.ask_stop, None, [status, stop], **QUICK)
-        page.unload(self.leave)
 
     def begin(self, prompt: Any, seed: Any, shift: Any, steps: Any, request: gr.Request) -> tuple:
         """Check the input and show that work has begun.

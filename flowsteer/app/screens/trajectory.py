@@ -13,7 +13,6 @@ from flowsteer.app.requests import trajectory_request
 from flowsteer.app.screens.base import (
     PLAIN,
     QUICK,
-    STREAM,
     Screen,
     buttons,
     checked,
@@ -55,19 +54,11 @@ class TrajectoryScreen(Screen):
             )
         status = gr.HTML(status_html("Choose what to follow, and press Follow."), **PLAIN)
         view = gr.HTML(EMPTY, **PLAIN, elem_id="trajectory-view")
-        turn = gr.Number(0, visible=False)
         shown = [status, note, stop, view]
         inputs = [prompt, seed, networks]
-        begun = gr.on(
-            [start.click, prompt.submit, seed.submit],
-            self.begin,
-            inputs,
-            [turn, *shown],
-            **STREAM,
-        )
-        begun.success(self.run, [*inputs, turn], shown, **STREAM)
+        asked = [start.click, prompt.submit, seed.submit]
+        self.connect(page, asked, self.begin, self.run, inputs, shown)
         stop.click(self.ask_stop, None, [status, stop], **QUICK)
-        page.unload(self.leave)
 
     def begin(self, prompt: Any, seed: Any, networks: Any, request: gr.Request) -> tuple:
         """Check the input and show that work has begun.

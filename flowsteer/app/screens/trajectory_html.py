@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -56,6 +56,14 @@ def distances_of(shown: Trajectories) -> dict[str, list[float]]:
     }
 
 
+def points_of(shown: Trajectories, plane: Plane) -> dict[str, list[list[float]]]:
+    """Each path's states (N + 1) as pairs in a plane, by key."""
+    return {
+        key: plane.project(trace.path.states.flatten(0, 1)).tolist()
+        for key, trace in shown.traces.items()
+    }
+
+
 def edges_of(shown: Trajectories) -> list[float]:
     """All window edges of the students, falling, ends left out."""
     edges = {round(edge, 6) for trace in shown.traces.values() for edge in trace.edges}
@@ -67,7 +75,7 @@ def trajectory_view(shown: Trajectories) -> str:
     teacher = teacher_of(shown)
     sigmas = list(teacher.path.times[:-1])
     edges = edges_of(shown)
-    plane_part = _plane_html(shown, edges)
+    plane_part, distances = _plane_html(shown, edges), distances_of(shown)
     strips = "".join(_strip_html(trace, shown.request.prompt) for trace in shown.traces.values())
     marks = "".join(
         f'<i style="left:{100 * _position(edge, sigmas):.2f}%" title="window edge {edge:g}"></i>'
@@ -83,7 +91,8 @@ def trajectory_view(shown: Trajectories) -> str:
         f'<div class="fs-strips">{strips}</div>'
         f'<div class="fs-plots"><div><h2>{hint("Paths in the teacher’s plane", PLANE)}</h2>'
         f"{plane_part}</div><div><h2>{hint('Distance along sigma', DISTANCE)}</h2>"
-        f"{_distance_html(shown, edges)}</div></div>{_table(shown)}</section>"
+        f"{_distance_html(shown, edges, distances)}</div></div>"
+        f"{_table(shown, distances)}</section>"
     )
 
 
@@ -122,10 +131,7 @@ def _plane_html(shown: Trajectories, edges: Sequence[float]) -> str:
     from flowsteer.plots.trajectories import plane_figure
 
     plane = plane_for(shown)
-    points = {
-        key: plane.project(trace.path.states.flatten(0, 1)).tolist()
-        for key, trace in shown.traces.items()
-    }
+    points = points_of(shown, plane)
     teacher = teacher_of(shown).path
     ringed = [plane.project(state_at(teacher, edge))[0].tolist() for edge in edges]
     titles = {key: trace.column.title for key, trace in shown.traces.items()}
@@ -141,10 +147,11 @@ def _plane_html(shown: Trajectories, edges: Sequence[float]) -> str:
     return figure_html(draw, alt, f'<div class="fs-dots" aria-hidden="true">{dots}</div>')
 
 
-def _distance_html(shown: Trajectories, edges: Sequence[float]) -> str:
+def _distance_html(
+    shown: Trajectories, edges: Sequence[float], distances: Mapping[str, Sequence[float]]
+) -> str:
     from flowsteer.plots.trajectories import distance_along_figure
 
-    distances = distances_of(shown)
     first = shown.request.columns[0].key
     curves = {
         trace.column.title: list(zip(trace.path.times, distances[key], strict=True))
@@ -155,8 +162,7 @@ def _distance_html(shown: Trajectories, edges: Sequence[float]) -> str:
     return figure_html(partial(distance_along_figure, curves, edges), alt)
 
 
-def _table(shown: Trajectories) -> str:
-    distances = distances_of(shown)
+def _table(shown: Trajectories, distances: Mapping[str, Sequence[float]]) -> str:
     rows = [
         [
             escape(trace.column.title),
