@@ -66,7 +66,9 @@ def bench_train(
     flops = {name: _count_flops(task) for name, task in iterations.items()}
     if compile:
         for task in iterations.values():
-            task.objective.teacher = compile_networks(task.networks).teacher
+            networks = compile_networks(task.networks)
+            task.objective.teacher = networks.teacher
+            task.objective.student = networks.student
     precision = torch.bfloat16 if pipe.device.type == "cuda" else torch.float32
     peak = matrix_peak(pipe.device, precision)
     timings, notes = [], []

@@ -134,7 +134,7 @@ def edge_states(
         x_hi = torch.stack([s.x_hi for s in segments])[edge, rows].detach()
     real = torch.stack([s.x_lo for s in segments])[edge, rows].detach()
     bounds = torch.tensor([(s.t_hi, s.t_lo) for s in segments], dtype=real.dtype)
-    t_hi, t_lo = bounds.to(edge.device)[edge].unbind(1)
+    t_hi, t_lo = bounds.to(edge.device, non_blocking=True)[edge].unbind(1)
     return EdgeStates(real, euler_step(student, x_hi, t_hi, t_lo, batch.cond), t_lo)
 
 

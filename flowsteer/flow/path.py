@@ -16,6 +16,14 @@ from torch import Tensor
 Time = float | Tensor
 
 
+def time_like(t: Time, like: Tensor) -> Tensor:
+    """A time as a tensor on the device of `like`, in its dtype, but never below float32."""
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    if isinstance(t, int | float):  # made where it is needed: copying it to a GPU waits for that
+        return torch.full((), t, device=like.device, dtype=dtype)
+    return torch.as_tensor(t, device=like.device, dtype=dtype)
+
+
 def expand_time(t: Time, like: Tensor) -> Tensor:
     """Give a time the number of dimensions of `like`, so that it multiplies sample by sample.
 
@@ -30,7 +38,7 @@ def expand_time(t: Time, like: Tensor) -> Tensor:
     Raises:
         ValueError: if `t` is neither a scalar nor of length b.
     """
-    t = torch.as_tensor(t, device=like.device, dtype=torch.promote_types(like.dtype, torch.float32))
+    t = time_like(t, like)
     if t.ndim > 0 and t.shape != like.shape[:1]:
         raise ValueError(
             f"a time of shape {tuple(t.shape)} does not fit samples of shape {tuple(like.shape)}: "

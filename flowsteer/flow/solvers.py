@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from flowsteer.flow.fields import VelocityField
-from flowsteer.flow.path import Time, expand_time
+from flowsteer.flow.path import Time, expand_time, time_like
 
 Step = Callable[[VelocityField, Tensor, Time, Time, Any], Tensor]
 """(field, x at t_hi, t_hi, t_lo, cond) -> x at t_lo."""
@@ -174,8 +174,7 @@ def rollout(
 
 
 def _evaluate(field: VelocityField, x: Tensor, t: Time, cond: Any) -> Tensor:
-    times = torch.as_tensor(t, dtype=x.dtype, device=x.device).expand(x.shape[0])
-    return field(x, times, cond).to(x.dtype)
+    return field(x, time_like(t, x).expand(x.shape[0]), cond).to(x.dtype)
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

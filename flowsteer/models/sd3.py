@@ -74,7 +74,7 @@ class FoldedJointAttention:
         text = _normed(text, attn.norm_added_q, attn.norm_added_k)
         q, k, v = (torch.cat(pair, dim=2) for pair in zip((q, k, v), text, strict=True))
         bias = q.new_zeros(k.shape[2])
-        bias[-1] = math.log(self.copies)
+        bias[-1:].fill_(math.log(self.copies))  # not "= number", which a GPU waits for
         mask = bias.expand(q.shape[2], -1)
         out = _merge(F.scaled_dot_product_attention(q, k, v, attn_mask=mask))
         image_out, text_out = out.split([hidden_states.shape[1], encoder_hidden_states.shape[1]], 1)

@@ -145,7 +145,7 @@ PRESETS = {
             "mixed_precision": "bf16",
         },
         num_prompts=1200,
-        dev_prompts=300,
+        dev_prompts=600,
         seeds=(0, 1, 2),
         checkpoints=4,
         tuning_steps=80,

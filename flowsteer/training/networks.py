@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from flowsteer.distill.critic import TrajectoryCritic
 from flowsteer.models.critic import build_critic
 from flowsteer.models.lora import add_lora, load_lora, merge_lora, run_merged
-from flowsteer.models.replay import ReplayedField
+from flowsteer.models.replay import NetworkField, ReplayedField
 from flowsteer.models.sd3 import SD3Field, TextCondition, compile_blocks, load_transformer
 from flowsteer.students import LORA_FILE, Student, find_student
 from flowsteer.training.distillation_config import DistillationConfig
@@ -24,8 +24,8 @@ from flowsteer.training.distillation_config import DistillationConfig
 class Networks:
     """Who takes part."""
 
-    student: AutocastField
-    teacher: SD3Field | ReplayedField
+    student: NetworkField
+    teacher: NetworkField
     critic: TrajectoryCritic | None
     lora: Any  # peft's LoraConfig; None for a full student
 
@@ -93,19 +93,30 @@ def build_networks(
         pipe.transformer.enable_gradient_checkpointing()
     student = AutocastField(pipe.transformer, accelerator)
     networks = Networks(student, SD3Field(frozen), critic, lora)
-    return compile_networks(networks) if config.compile else networks
+    if config.compile:
+        return compile_networks(networks, replay_student=not config.gradient_checkpointing)
+    return networks
 
 
-def compile_networks(networks: Networks) -> Networks:
-    """What `--compile` does: blocks are compiled, and on a GPU the teacher's calls replayed."""
-    teacher = networks.teacher
-    for network in (teacher.transformer, networks.student.transformer):
+def compile_networks(networks: Networks, replay_student: bool = True) -> Networks:
+    """What `--compile` does: blocks are compiled, and on a GPU calls replayed.
+
+    Args:
+        networks: their modules are compiled in place.
+        replay_student: a network that recomputes its activations cannot be recorded.
+    """
+    teacher, student = networks.teacher, networks.student
+    for network in (teacher.transformer, student.transformer):
         compile_blocks(network.transformer_blocks)  # type: ignore[arg-type]
     if networks.critic is not None:
         compile_blocks(networks.critic.backbone.blocks)  # type: ignore[arg-type]
-    if isinstance(teacher, SD3Field) and next(teacher.transformer.parameters()).is_cuda:
-        return replace(networks, teacher=ReplayedField(teacher))
-    return networks
+    if not next(teacher.transformer.parameters()).is_cuda:
+        return networks
+    return replace(
+        networks,
+        teacher=ReplayedField(teacher),
+        student=ReplayedField(student) if replay_student else student,
+    )
 
 
 def _add_adapters(transformer: nn.Module, config: DistillationConfig, first: Student | None):

@@ -142,13 +142,14 @@ class DistillationObjective:
                     " --train_data_dir, or use ota"
                 )
             x_0 = self.encode(samples.drawn.pictures).to(device)
+        edge = locate_edges(samples.draws.edge, self.windows.num_windows)
         batch = Batch(
             eps=draws.eps,
             depths=draws.depths * (draws.at_hi >= config.share_at_hi),
             cond=to_device(self.embed(samples.drawn.texts), device),
             x_0=x_0,
             on_policy=draws.on_policy < config.share_on_policy,
-            edge=locate_edges(samples.draws.edge, self.windows.num_windows).to(device),
+            edge=edge.to(device, non_blocking=True),
         )
         low, high = self.guidance_range
         return batch, low + (high - low) * draws.guidance

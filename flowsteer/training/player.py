@@ -66,7 +66,7 @@ class Player:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate * pace
         self.optimizer.step()
-        self.optimizer.zero_grad()
+        self.optimizer.zero_grad(set_to_none=False)  # a recorded gradient adds where it lies
         return norm
 
     def tensors(self) -> dict[str, Mapping[str, Tensor]]:

@@ -7,10 +7,14 @@ import torch
 
 from flowsteer.emoji.pipeline import build_pipeline
 from flowsteer.models import SD3Field, encode_prompts, fold_pipeline
+from flowsteer.models.lora import add_lora, run_merged
 from flowsteer.models.replay import ReplayedField
 
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="CUDA graphs need an NVIDIA GPU"
+)
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need an NVIDIA GPU")
+
 def test_replayed_calls_equal_the_field_and_do_not_share_their_results():
     pipe = fold_pipeline(build_pipeline("tiny", seed=3)).to("cuda")
     field = SD3Field(copy.deepcopy(pipe.transformer).requires_grad_(False))
@@ -23,3 +27,35 @@ def test_replayed_calls_equal_the_field_and_do_not_share_their_results():
         found = [replayed(x[i], t[i], cond) for i in range(2)]
         for i in range(2):
             torch.testing.assert_close(found[i], field(x[i], t[i], cond))
+
+
+def test_replayed_gradients_add_up_to_those_of_the_field():
+    pipe = fold_pipeline(build_pipeline("tiny", seed=3)).to("cuda")
+    add_lora(pipe.transformer, 4)
+    run_merged(pipe.transformer)
+    trained = [p for p in pipe.transformer.parameters() if p.requires_grad]
+    field = SD3Field(pipe.transformer)
+    replayed = ReplayedField(field)
+    generator = torch.Generator("cuda").manual_seed(0)
+    cond = encode_prompts(pipe, ["koala", "two foxes"])
+    x = torch.randn(3, 2, 16, 16, 16, generator=generator, device="cuda")
+    t = torch.rand(3, 2, generator=generator, device="cuda")
+
+    def gradients(call) -> list[torch.Tensor]:
+        for parameter in trained:
+            if parameter.grad is not None:
+                parameter.grad.zero_()
+        for i in range(3):
+            (call(x[i], t[i], cond).square().mean() / 2).backward()
+            with torch.no_grad():  # such a call in between does no harm
+                call(x[i], t[i], cond)
+        return [p.grad.clone() for p in trained if p.grad is not None]
+
+    for _ in range(2):  # the weights move in their places between them
+        found, expected = gradients(replayed), gradients(field)
+        assert any(grad.abs().max() > 1e-6 for grad in expected)
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
+        with torch.no_grad():
+            for parameter in trained:
+                parameter.add_(torch.randn_like(parameter), alpha=0.05)
