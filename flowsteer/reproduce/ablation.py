@@ -33,6 +33,13 @@ from flowsteer.reproduce.tables import (
 
 ORDER = ("perflow", "perflow-ota", "perflow-adversarial", "all")
 """The paper's order, worst first."""
+PAIRS = (
+    *pairwise(ORDER),
+    (ORDER[0], ORDER[-1]),
+    ("perflow-scheduler", "ota-scheduler"),
+    ("ota-scheduler", "all"),
+)
+"""What is compared: the paper's order, then what OTA and the critic add on rectified edges."""
 
 
 def runs_of(records: Records) -> list[Runs]:
@@ -151,11 +158,7 @@ def _single_step(runs: Sequence[Runs]) -> list[str]:
 
 def verdicts(rows: Mapping[str, Scores], records: Records) -> list[str]:
     """What was aimed for, each line computed from the scores."""
-    lines = [
-        _compare(rows[high], rows[low])
-        for low, high in [*pairwise(ORDER), (ORDER[0], ORDER[-1])]
-        if low in rows and high in rows
-    ]
+    lines = [_compare(rows[high], rows[low]) for low, high in PAIRS if low in rows and high in rows]
     if "all" in rows:
         lines += _aims(rows["all"], rows.get("perflow"), teacher_scores(records))
     if (best := best_undistilled(records)) is not None:
@@ -178,8 +181,13 @@ def _compare(high: Scores, low: Scores) -> str:
     if not shared_seeds(high, low):
         return f"{order}: they have no seed in common."
     difference, seeds = gain(high, low)
+    away, _ = gain(high, low, "distances")
+    where = "farther" if away.low > 0 else "nearer" if away.high < 0 else "as far"
     word = "seed" if seeds == 1 else "seeds"
-    return f"{order}: {signed(difference)}, {decide(difference)} ({seeds} {word})."
+    return (
+        f"{order}: {signed(difference)}, {decide(difference)} ({seeds} {word}); from the teacher it"
+        f" is {where}, {signed(away)}."
+    )
 
 
 def _aims(everything: Scores, perflow: Scores | None, teacher: Scores | None) -> list[str]:

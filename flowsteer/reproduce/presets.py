@@ -66,7 +66,7 @@ class Variation:
 
 
 VARIATIONS = (
-    Variation("ota-scheduler", "share_at_hi", (0.0, 0.5, 0.8, 1.0)),
+    Variation("ota-scheduler", "share_at_hi", (0.0, 0.8, 1.0)),
     Variation("ota-scheduler", "share_on_policy", (0.0, 0.5, 1.0)),
     Variation("all", "critic_states", ("step", "rollout")),
     Variation("all", "critic_logits", ("token", "pooled")),

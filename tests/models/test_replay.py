@@ -15,8 +15,17 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def test_replayed_calls_equal_the_field_and_do_not_share_their_results():
-    pipe = fold_pipeline(build_pipeline("tiny", seed=3)).to("cuda")
+@pytest.fixture
+def pipe():
+    """On the GPU, and with an output layer that is not zero, as it is at the start."""
+    pipe = fold_pipeline(build_pipeline("tiny", seed=3))
+    torch.nn.init.normal_(
+        pipe.transformer.proj_out.weight, generator=torch.Generator().manual_seed(0)
+    )
+    return pipe.to("cuda")
+
+
+def test_replayed_calls_equal_the_field_and_do_not_share_their_results(pipe):
     field = SD3Field(copy.deepcopy(pipe.transformer).requires_grad_(False))
     replayed = ReplayedField(field)
     generator = torch.Generator("cuda").manual_seed(0)
@@ -26,11 +35,12 @@ def test_replayed_calls_equal_the_field_and_do_not_share_their_results():
         t = torch.rand(2, count, generator=generator, device="cuda")
         found = [replayed(x[i], t[i], cond) for i in range(2)]
         for i in range(2):
-            torch.testing.assert_close(found[i], field(x[i], t[i], cond))
+            expected = field(x[i], t[i], cond)
+            assert expected.abs().mean() > 0.1
+            torch.testing.assert_close(found[i], expected)
 
 
-def test_replayed_gradients_add_up_to_those_of_the_field():
-    pipe = fold_pipeline(build_pipeline("tiny", seed=3)).to("cuda")
+def test_replayed_gradients_add_up_to_those_of_the_field(pipe):
     add_lora(pipe.transformer, 4)
     run_merged(pipe.transformer)
     trained = [p for p in pipe.transformer.parameters() if p.requires_grad]
@@ -53,9 +63,10 @@ def test_replayed_gradients_add_up_to_those_of_the_field():
 
     for _ in range(2):  # the weights move in their places between them
         found, expected = gradients(replayed), gradients(field)
-        assert any(grad.abs().max() > 1e-6 for grad in expected)
+        largest = max(grad.abs().max() for grad in expected)
+        assert largest > 0.01
         for one, other in zip(found, expected, strict=True):
-            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * float(largest))
         with torch.no_grad():
             for parameter in trained:
                 parameter.add_(torch.randn_like(parameter), alpha=0.05)

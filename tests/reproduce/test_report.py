@@ -50,7 +50,7 @@ def test_the_papers_order_is_found_where_it_is(paper):
     lines = at_last(paper)
     for order in ("PeRFlow < +OTA", "+OTA < +adversarial", "+adversarial < all (FlowSteer)"):
         text = line(lines, f"{order} in EmojiEval")
-        assert ", holds (3 seeds)." in text
+        assert ", holds (3 seeds);" in text and "it is nearer, -0.1" in text
     assert "+0.450 [+0.4" in line(lines, "PeRFlow < all")
     assert "+0.050" in line(lines, "FlowSteer at least") and "holds" in line(
         lines, "FlowSteer at l"
@@ -65,10 +65,13 @@ def test_the_reverse_is_told_too(fakes):
     for seed in range(3):
         fakes.run("perflow", seed, 0.90, 0.30)
         fakes.run("all", seed, 0.60, 0.29)
+        fakes.run("ota-scheduler", seed, 0.95, 0.20)
     lines = at_last(fakes)
     assert "-0.300" in line(lines, "PeRFlow < all") and "is reversed" in line(
         lines, "PeRFlow < all"
     )
+    critic = line(lines, "OTA +scheduler < all")
+    assert "is reversed" in critic and "it is farther, +0.090" in critic
     assert "does not hold." in line(lines, "FlowSteer at least")
     assert "at 0.967 of it, does not hold" in line(lines, "FlowSteer at half")
     assert not [text for text in lines if "undistilled" in text]  # table 0 is not done
@@ -89,7 +92,8 @@ def test_seeds_that_disagree_leave_it_open(fakes):
     for seed, accuracy in enumerate((0.8, 0.8, 0.4)):
         fakes.run("perflow", seed, 0.55, 0.3)
         fakes.run("all", seed, accuracy, 0.3)
-    assert "is not decided" in line(at_last(fakes), "PeRFlow < all")
+    text = line(at_last(fakes), "PeRFlow < all")
+    assert "is not decided" in text and "it is as far, +0.000" in text
 
 
 def test_only_common_seeds_are_paired(fakes):
