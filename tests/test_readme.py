@@ -9,6 +9,10 @@ import pytest
 from flowsteer.emoji.prompts import load_prompts
 from flowsteer.evaluation.report import RESULTS, compare_lines, summary, table
 from flowsteer.evaluation.study import Result
+from flowsteer.reproduce.cells import plan
+from flowsteer.reproduce.presets import find_preset
+from flowsteer.reproduce.report import done_section, readme_table, summary_lines
+from flowsteer.reproduce.store import Store
 from flowsteer.students import bundled_students
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +36,17 @@ def rows(values):
 def test_readme():
     students = {name: record(name) for name in bundled_students()}
     assert block("README.md", "results") == summary(record("teacher"), students)
+
+
+def test_reproduction():
+    """README and report say what the shipped cells say, and no cell is missing."""
+    records = Store(RESULTS / "reproduction").read_all()
+    assert block("README.md", "reproduction") == readme_table(records)
+    report = (RESULTS / "reproduction" / "report.md").read_text(encoding="utf-8")
+    assert "\n".join(summary_lines(records)) in report
+    planned = plan(find_preset("full"))
+    assert {cell.name for cell in planned} == set(records)
+    assert "\n".join(done_section(records, planned)) in report
 
 
 def test_teacher_card():

@@ -267,7 +267,8 @@ def summary(teacher: dict[str, Any], students: Mapping[str, dict[str, Any]]) -> 
     for name, row in rows:
         overall = row["emoji_eval"]["overall"]
         scale = row["guidance_scale"]
-        how = f"{name}, {row['num_inference_steps']} steps, {row['scheduler']}"
+        steps = row["num_inference_steps"]
+        how = f"{name}, {steps} step{'' if steps == 1 else 's'}, {row['scheduler']}"
         cells = [
             how + (f", guidance {scale:g}" if scale != 1 else ", no guidance"),
             str(row["nfe"]),

@@ -11,7 +11,7 @@ from flowsteer.reproduce.cells import ablation_name
 from flowsteer.reproduce.store import Store
 from flowsteer.reproduce.tables import Records
 
-_LABELS = 150  # pixels, left of the pictures
+_LABELS = 176  # pixels, left of the pictures
 
 
 def write_sheet(store: Store, records: Records, path: Path) -> Path | None:
