@@ -104,7 +104,7 @@ def time_figure(rows: Mapping[str, Sequence[tuple[float, Interval, Interval]]]) 
             seconds = [point[0] for point in points]
             interval_line(axes, list(zip(seconds, intervals, strict=True)), label)
         axes.set(xlabel="training time (s)", ylabel=name)
-    panels[1].legend(fontsize="small")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
     return figure
 
 
