@@ -247,21 +247,33 @@ def beyond_section(records: Records) -> list[str]:
     for row in dict.fromkeys(record["row"] for record in cells):
         base = records.get(ablation_name(row, seed))
         if base is not None:
-            body.append([f"*{ROWS[row].label}*", *_judged(last_answer(base)), ""])
+            own = _judged(last_answer(base))
+            body.append([f"*{ROWS[row].label}*", *own, "", _critic_ranks(base)])
         for record in cells:
             if record["row"] == row:
                 change = "" if base is None else signed(_change(record, base))
-                body.append([record["label"], *_judged(last_answer(record)), change])
+                own = _judged(last_answer(record))
+                body.append([record["label"], *own, change, _critic_ranks(record)])
+    head = ["run", "EmojiEval", "distance", "Frechet", "EmojiEval against base", "critic right"]
     return [
         f"One flag changed from the row above it, one run each (seed {seed}), so the intervals are"
         " over prompts alone and say nothing about other seeds. share_at_hi is the share of times"
         " drawn at a window's start, where inference asks (the paper: 0); share_on_policy that of"
         " samples whose windows start from the student's own states; critic_states says whether"
         " the critic sees the student's single steps or its own rollout, critic_logits whether it"
-        " judges each token or their mean.",
+        " judges each token or their mean. The last column tells how often the critic held the"
+        " teacher's state for the truer of two from one noise, in the second half of the run; 0.5"
+        " is guessing.",
         "",
-        *markdown(["run", "EmojiEval", "distance", "Frechet", "EmojiEval against base"], body),
+        *markdown(head, body),
     ]
+
+
+def _critic_ranks(record: Record) -> str:
+    """Mean of the log's second half; nothing without a critic."""
+    ranked = record["results"].get("curve", {}).get("critic_ranked", [])
+    late = ranked[len(ranked) // 2 :]
+    return f"{sum(late) / len(late):.3f}" if late else ""
 
 
 def _judged(answer: Mapping) -> list[str]:

@@ -24,11 +24,17 @@ def solver_rows(records: Records) -> list[SolverRow]:
     ]
 
 
+def _least_error(rows: list[SolverRow], solver: str) -> float:
+    """The smallest mean error of the endpoint that a solver has in any row."""
+    return min((row.edge_errors[-1] for row in rows if row.solver == solver), default=0.0)
+
+
 def solver_section(records: Records) -> list[str]:
-    """Table 5, and what an error of 1% costs with each solver."""
+    """Table 5, and what an error of 1% costs with each solver, or the least that two can have."""
     rows, config = solver_rows(records), records[CELL]["config"]
+    aim = max(AIM, *(_least_error(rows, solver) for solver in ("euler", "multistep")))
     calls = {
-        solver: calls_to_reach(rows, solver, AIM)
+        solver: calls_to_reach(rows, solver, aim)
         for solver in dict.fromkeys(row.solver for row in rows)
     }
     told = [
@@ -41,9 +47,13 @@ def solver_section(records: Records) -> list[str]:
         "",
         solver_markdown(rows),
         "",
-        f"- Teacher calls for an endpoint error of {AIM:.0%}, between rows by a power law:"
+        f"- Teacher calls for an endpoint error of {aim:.3g}, between rows by a power law:"
         f" {', '.join(told)}.",
     ]
+    if aim > AIM:
+        lines.append(
+            f"- An error of {AIM:.3g} was aimed for; not both of euler and multistep get there."
+        )
     euler, multistep = calls.get("euler"), calls.get("multistep")
     if euler is not None and multistep is not None:
         reached = "holds" if multistep <= euler / 2 else "does not hold"

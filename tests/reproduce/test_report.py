@@ -199,6 +199,11 @@ def test_a_change_stands_below_the_row_it_was_made_in_and_against_it(paper):
     paper.beyond("all", "critic_states = rollout", 0.55, 0.20)
     paper.beyond("ota-scheduler", "share_at_hi = 0.0", 0.85, 0.40)
     text = "\n".join(beyond_section(paper.store.read_all()))
+    record = paper.store.read("4-critic_states-rollout")
+    record["results"]["curve"] = {"critic_ranked": [0.1, 0.1, 0.6, 0.8]}
+    paper.store.write(record)
+    text = "\n".join(beyond_section(paper.store.read_all()))
+    assert "-0.400 [" in text and "] | 0.700 |" in text
     names = ("*all (FlowSteer)*", "critic_states = rollout", "*OTA +sch", "share_at_hi = 0.0")
     places = [text.index(f"| {name}") for name in names]
     assert places == sorted(places)
@@ -283,3 +288,20 @@ def test_solvers_are_held_against_euler_at_one_percent(fakes, speed, word):
     assert f"euler 20.0, multistep {needed:.1f}, heun is not measured so far." in text
     assert f"{needed / 20:.2f} of them, {word}" in text
     assert "to those of 50 Heun steps" in text
+    assert "was aimed for" not in text
+
+
+def test_where_one_percent_is_out_of_reach_solvers_are_held_against_each_other_before(fakes):
+    """Euler 2 / calls, multistep 8 / calls^2: at 5%, Euler's best, 40 against sqrt(160) calls."""
+
+    def row(solver, calls, error):
+        edges = [0.9, 0.75, 0.5, 0.0]
+        errors = [[error] * 3] * 4
+        return {"solver": solver, "substeps": 1, "calls": calls, "edges": edges, "errors": errors}
+
+    rows = [row("euler", calls, 2 / calls) for calls in (10, 40)]
+    rows += [row("multistep", calls, 8 / calls**2) for calls in (4, 20)]
+    fakes.write("5-solvers", "5", {"rows": rows}, reference_substeps=50)
+    text = "\n".join(solver_section(fakes.store.read_all()))
+    assert "endpoint error of 0.05," in text and "error of 0.01 was aimed for" in text
+    assert "euler 40.0, multistep 12.6." in text and "0.32 of them, holds" in text
