@@ -85,7 +85,7 @@ def test_results_and_about_are_there_and_tables_sort(visit):
     page = visit()
     tab(page, "Results")
     page.get_by_text("not measured here").wait_for()
-    table = page.locator(".fs-table", has_text="PeRFlow").first
+    table = page.locator(".fs-table", has_text="Hyper-SD").first
     head = table.get_by_role("button", name="HPSv2")
     head.click()
     values = [float(x) for x in table.locator("tbody td:nth-child(4)").all_inner_texts()]
