@@ -43,8 +43,8 @@ class TrainingConfig:
     report_to: Literal["none", "tensorboard"] = "none"
     dataloader_num_workers: int = 0
     compile: bool = False
-    """Compile the repeated blocks, and replay a frozen teacher's calls as CUDA graphs (CUDA; a
-    minute at the start)."""
+    """Compile the repeated blocks, and replay a distillation's teacher and student as CUDA graphs
+    (CUDA; a minute at the start)."""
     seed: int = 0
 
     def __post_init__(self) -> None:
