@@ -53,13 +53,13 @@ def save_staircase(folder: Path) -> Path:
 
 
 def save_students(folder: Path, pipelines: PipelineSet | None = None) -> Path:
-    """`students.png`: what each call of teacher and students points to, from one noise."""
+    """`students.webp`: what each call of teacher and students points to, from one noise."""
     pipelines = pipelines or PipelineSet()
     rows = {
         name: film_strip(pipelines.teacher, path)
         for name, path in _paths(pipelines, (TEACHER, UNDISTILLED, *bundled_students())).items()
     }
-    return save_figure(strips_figure(rows, side=1.5), folder / "students.png")
+    return save_figure(strips_figure(rows, side=1.5), folder / "students.webp")
 
 
 def save_animation(

@@ -84,10 +84,7 @@ def test_the_wheel_holds_the_package_and_its_data(wheel):
     source = {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "flowsteer").rglob("*")
-        if path.is_file()
-        and "__pycache__" not in path.parts
-        # strips of pictures, of which the package has the sheet
-        and not (path.parent.name == "cells" and path.suffix == ".png")
+        if path.is_file() and "__pycache__" not in path.parts
     }
     assert source - packed == set()
     assert {name for name in packed if ".dist-info/" not in name} == source

@@ -18,7 +18,7 @@ def write_sheet(store: Store, records: Records, path: Path) -> Path | None:
     """The teacher's pictures above those of every row's first seed.
 
     Returns:
-        The file, a PNG; None if there are no pictures.
+        The file, a PNG, as it was if the strips are gone; None if there are no pictures.
     """
     rows = [("teacher, 28 steps", "0-variants")]
     for run in runs_of(records):
@@ -28,11 +28,10 @@ def write_sheet(store: Store, records: Records, path: Path) -> Path | None:
         if name in records and store.picture(name).is_file():
             with Image.open(store.picture(name)) as strip:
                 strips.append((label, strip.convert("RGB")))
-    if not strips:
-        return None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    labelled(strips).save(path)
-    return path
+    if strips:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        labelled(strips).save(path, optimize=True)
+    return path if path.is_file() else None
 
 
 def labelled(strips: list[tuple[str, Image.Image]]) -> Image.Image:

@@ -24,7 +24,8 @@ class Store:
         students/NAME/              what a training cell has taught
         runs/NAME/                  checkpoints of a training cell that is not done yet
 
-    To merge two reproductions, copy `cells` and `students` of one into the other.
+    To merge two reproductions, copy `cells` and `students` of one into the other. A finished report
+    can do without the PNGs: it keeps the sheet that was made of them.
 
     Args:
         folder: made when something is written.
@@ -73,7 +74,8 @@ class Store:
         self.cells.mkdir(parents=True, exist_ok=True)
         if picture is not None:
             picture.save(self.picture(record["name"]))
-        write_text(self._path(record["name"]), json.dumps(record) + "\n")
+        text = json.dumps(record, separators=(",", ":"))  # per-prompt lists: a tenth is spaces
+        write_text(self._path(record["name"]), text + "\n")
 
     def keep_student(self, name: str) -> None:
         """Move the student of a run that is done to `students`, and drop the run's checkpoints."""

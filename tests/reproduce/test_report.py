@@ -198,7 +198,6 @@ def test_a_change_stands_below_the_row_it_was_made_in_and_against_it(paper):
     paper.run("ota-scheduler", 0, 0.60, 0.45)
     paper.beyond("all", "critic_states = rollout", 0.55, 0.20)
     paper.beyond("ota-scheduler", "share_at_hi = 0.0", 0.85, 0.40)
-    text = "\n".join(beyond_section(paper.store.read_all()))
     record = paper.store.read("4-critic_states-rollout")
     record["results"]["curve"] = {"critic_ranked": [0.1, 0.1, 0.6, 0.8]}
     paper.store.write(record)
@@ -269,18 +268,18 @@ def test_markdown_has_a_column_for_every_cell():
     assert markdown(["a", "b"], [["x", "1"]]) == ["| a | b |", "| --- | ---: |", "| x | 1 |"]
 
 
+def solver_row(solver, calls, error):
+    """A row of table 5 with the same error everywhere."""
+    errors, edges = [[error] * 3] * 4, [0.9, 0.75, 0.5, 0.0]
+    return {"solver": solver, "substeps": 1, "calls": calls, "edges": edges, "errors": errors}
+
+
 @pytest.mark.parametrize(("speed", "word"), [(4, "does not hold"), (16, "holds")])
 def test_solvers_are_held_against_euler_at_one_percent(fakes, speed, word):
     """Errors 0.2 / calls and 16 / (speed calls^2): 1% takes 20 and 40 / sqrt(speed) calls."""
-
-    def row(solver, calls, error):
-        errors = [[error] * 3] * 4
-        edges = [0.9, 0.75, 0.5, 0.0]
-        return {"solver": solver, "substeps": 1, "calls": calls, "edges": edges, "errors": errors}
-
-    rows = [row("euler", calls, 0.2 / calls) for calls in (10, 40)]
-    rows += [row("multistep", calls, 16 / speed / calls**2) for calls in (4, 64)]
-    rows += [row("heun", calls, 0.5) for calls in (2, 8)]
+    rows = [solver_row("euler", calls, 0.2 / calls) for calls in (10, 40)]
+    rows += [solver_row("multistep", calls, 16 / speed / calls**2) for calls in (4, 64)]
+    rows += [solver_row("heun", calls, 0.5) for calls in (2, 8)]
     fakes.write("5-solvers", "5", {"rows": rows}, reference_substeps=50)
     lines = solver_section(fakes.store.read_all())
     needed = 40 / math.sqrt(speed)
@@ -293,14 +292,8 @@ def test_solvers_are_held_against_euler_at_one_percent(fakes, speed, word):
 
 def test_where_one_percent_is_out_of_reach_solvers_are_held_against_each_other_before(fakes):
     """Euler 2 / calls, multistep 8 / calls^2: at 5%, Euler's best, 40 against sqrt(160) calls."""
-
-    def row(solver, calls, error):
-        edges = [0.9, 0.75, 0.5, 0.0]
-        errors = [[error] * 3] * 4
-        return {"solver": solver, "substeps": 1, "calls": calls, "edges": edges, "errors": errors}
-
-    rows = [row("euler", calls, 2 / calls) for calls in (10, 40)]
-    rows += [row("multistep", calls, 8 / calls**2) for calls in (4, 20)]
+    rows = [solver_row("euler", calls, 2 / calls) for calls in (10, 40)]
+    rows += [solver_row("multistep", calls, 8 / calls**2) for calls in (4, 20)]
     fakes.write("5-solvers", "5", {"rows": rows}, reference_substeps=50)
     text = "\n".join(solver_section(fakes.store.read_all()))
     assert "endpoint error of 0.05," in text and "error of 0.01 was aimed for" in text

@@ -12,7 +12,9 @@ from flowsteer.flow import rectified_grid, stock_grid
 from flowsteer.reproduce.cells import plan
 from flowsteer.reproduce.mismatch import edge_grids, passage
 from flowsteer.reproduce.presets import ROWS, find_preset
+from flowsteer.reproduce.report import write_report
 from flowsteer.reproduce.run import chosen_rates
+from flowsteer.reproduce.store import Store
 from flowsteer.students import StudentInfo
 
 PRESET = find_preset("smoke")
@@ -74,6 +76,18 @@ def test_the_sheet_shows_teacher_and_students(smoke):
     with Image.open(store.picture("0-variants")) as teacher:
         assert teacher.size == (6 * 128, 128)
         assert strip.tobytes() == teacher.convert("RGB").tobytes()
+
+
+def test_a_report_without_the_strips_keeps_its_sheet(smoke, tmp_path):
+    store, _ = smoke
+    kept = Store(shutil.copytree(store.folder, tmp_path / "kept"))
+    sheet = kept.folder / "plots" / "pictures.png"
+    before = sheet.read_bytes()
+    for strip in kept.cells.glob("*.png"):
+        strip.unlink()
+    report = write_report(kept, plan(PRESET), {})
+    assert "![pictures](plots/pictures.png)" in report.read_text(encoding="utf-8")
+    assert sheet.read_bytes() == before
 
 
 def test_a_second_call_does_nothing(smoke, reproduction):

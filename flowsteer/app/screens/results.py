@@ -178,7 +178,8 @@ def paper_html() -> str:
 
 def gallery_html(results: Path, reproduction: Path) -> str:
     """Sheets of pictures: comparisons in the package, and the reproduction's."""
-    sheets = [*sorted(results.glob("*.png")), *sorted((reproduction / "plots").glob("*.png"))]
+    packed = sorted(path for path in results.glob("*") if path.suffix in (".png", ".webp"))
+    sheets = [*packed, *sorted((reproduction / "plots").glob("*.png"))]
     if not sheets:
         return empty_html("No picture sheets", "flowsteer compare and reproduce write them.")
     parts = []
