@@ -24,7 +24,7 @@ from flowsteer.generation import (
 )
 from flowsteer.loading import load_pipeline, with_student
 from flowsteer.measure.distances import relative_l2
-from flowsteer.students import find_student
+from flowsteer.students import find_student, student_title
 from flowsteer.validation import check_prompt, check_seed
 
 
@@ -133,7 +133,7 @@ def columns_for(student: str | None, columns: Sequence[Column] = COMPARE_COLUMNS
             settings = replace(column.settings, student=student)
             title = column.title
             if student != column.settings.student:
-                title = f"Student {os.path.basename(os.path.normpath(student))}, 4 steps"
+                title = f"Student {student_title(student)}, 4 steps"
             chosen.append(replace(column, title=title, settings=settings))
     return chosen
 

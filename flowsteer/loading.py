@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from flowsteer.flow.grids import stock_grid
-from flowsteer.students import INFO_FILE, LORA_FILE, Student, find_student
+from flowsteer.students import INFO_FILE, LORA_FILE, RUN_STUDENT, Student, find_student
 from flowsteer.validation import check_scheduler, shorten
 
 WEIGHTS = Path(__file__).parent / "emoji" / "weights"
@@ -131,7 +131,7 @@ def resolve_model(model: str) -> str:
         return str(BUNDLED_MODELS[model])
     folder = Path(model).expanduser()
     if model and folder.is_dir():
-        if (folder / INFO_FILE).is_file():
+        if any((place / INFO_FILE).is_file() for place in (folder, folder / RUN_STUDENT)):
             raise ValueError(f"model = {model!r} is a student; give it as student=, beside a model")
         if not (folder / "model_index.json").is_file():
             raise ValueError(

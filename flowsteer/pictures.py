@@ -19,6 +19,7 @@ import flowsteer
 from flowsteer.comparing import Card
 from flowsteer.flow.grids import format_grid
 from flowsteer.generation import Picture, Settings
+from flowsteer.students import student_title
 
 TEXT_KEY = "flowsteer"
 """Keyword of the PNG text chunk; its value is a JSON object."""
@@ -122,7 +123,7 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
 def picture_name(picture: Picture, index: int) -> str:
     """A file name such as 000-a-3d-koala-flowsteer-4x1-seed0.png."""
     settings = picture.settings
-    who = slug(os.path.basename(os.path.normpath(settings.student or "teacher")))
+    who = slug(student_title(settings.student) if settings.student else "teacher")
     calls = picture.nfe // len(picture.sigmas[1:])
     parts = [f"{index:03d}", slug(picture.prompt), who, f"{settings.num_inference_steps}x{calls}"]
     if settings.scheduler != "rectified":

@@ -1,7 +1,8 @@
 """Students: folders that describe themselves in `flowsteer.json`.
 
 A folder holds either `pytorch_lora_weights.safetensors` (a LoRA) or `transformer/` (a full
-network). Bundled students are named, all others are given by their path.
+network). Bundled students are named, all others are given by their path, or by the folder of the
+run that taught them, which has it in `student/`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from flowsteer.flow.windows import TimeWindows
 
 INFO_FILE = "flowsteer.json"
 LORA_FILE = "pytorch_lora_weights.safetensors"
+RUN_STUDENT = "student"
+"""Subfolder of a run's folder that holds what it taught."""
 BUNDLED_STUDENTS = Path(__file__).parent / "emoji" / "students"
 
 
@@ -143,8 +146,21 @@ def bundled_students() -> tuple[str, ...]:
     return tuple(sorted(path.parent.name for path in BUNDLED_STUDENTS.glob(f"*/{INFO_FILE}")))
 
 
+def student_title(name: str | os.PathLike[str]) -> str:
+    """What people call a student: the last part of its path.
+
+    Every run calls its own `student`, so such a one takes the name of its run's folder.
+    """
+    path = Path(os.path.abspath(Path(name).expanduser()))
+    while path.name == RUN_STUDENT:
+        path = path.parent
+    return path.name or RUN_STUDENT
+
+
 def find_student(name: str | os.PathLike[str] | None) -> Student | None:
     """The student of a bundled name or a folder; None for None and "none", the teacher itself.
+
+    A run's folder stands for the student in it.
 
     Raises:
         ValueError: if there is no such student, or the folder holds no weights.
@@ -159,6 +175,8 @@ def find_student(name: str | os.PathLike[str] | None) -> Student | None:
             f"student = {text!r} is unknown; use one of {available}, or the path of a student's"
             " folder"
         )
+    if not (folder / INFO_FILE).is_file() and (folder / RUN_STUDENT / INFO_FILE).is_file():
+        folder /= RUN_STUDENT
     student = Student(text, folder, StudentInfo.load(folder))
     if not student.is_lora and not (folder / "transformer" / "config.json").is_file():
         raise ValueError(

@@ -1,10 +1,17 @@
 import json
+import shutil
 
 import pytest
 
 from flowsteer import students
 from flowsteer.flow.grids import rectified_grid, stock_grid
-from flowsteer.students import INFO_FILE, StudentInfo, bundled_students, find_student
+from flowsteer.students import (
+    INFO_FILE,
+    StudentInfo,
+    bundled_students,
+    find_student,
+    student_title,
+)
 
 
 def test_info_survives_a_round_trip(tmp_path, student_info):
@@ -75,6 +82,39 @@ def test_students_are_found_by_path(lora_student, full_student, student_info):
     full = find_student(full_student)
     assert full is not None
     assert not full.is_lora
+
+
+def test_a_runs_folder_stands_for_its_student(tmp_path, lora_student):
+    run = tmp_path / "mine"
+    shutil.copytree(lora_student, run / "student")
+    (run / "log.jsonl").write_text("")
+    assert find_student(run).folder == find_student(run / "student").folder == run / "student"
+    assert find_student(run).name == str(run)
+    # a student that holds something called like that is itself
+    shutil.copytree(lora_student, tmp_path / "outer")
+    shutil.copytree(lora_student, tmp_path / "outer" / "student")
+    assert find_student(tmp_path / "outer").folder == tmp_path / "outer"
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("flowsteer", "flowsteer"),
+        ("out/mine", "mine"),
+        ("out/mine/student", "mine"),
+        ("out/mine/student/", "mine"),
+        ("out/student/student", "out"),
+        ("/student", "student"),
+    ],
+)
+def test_a_student_is_called_by_its_run(name, title):
+    assert student_title(name) == title
+
+
+def test_of_a_student_in_the_present_folder_the_folder_names_it(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    assert student_title("student") == student_title(".") == "mine"
 
 
 def test_a_student_without_weights_is_refused(tmp_path, student_info):

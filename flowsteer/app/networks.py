@@ -6,7 +6,6 @@ is typed can make the app read a file or ask the hub.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 from flowsteer.comparing import COMPARE_COLUMNS, Column
 from flowsteer.loading import TEACHER_STEPS
 from flowsteer.settings import Settings
-from flowsteer.students import bundled_students, find_student
+from flowsteer.students import bundled_students, find_student, student_title
 from flowsteer.validation import check_whole_number, shorten
 
 TEACHER = "teacher"
@@ -64,7 +63,7 @@ def networks_for(model: str, students: Sequence[str]) -> dict[str, Network]:
         found = find_student(name)
         if found is None:
             continue
-        title = os.path.basename(os.path.normpath(name))
+        title = student_title(name)
         key = _free_key(title, networks)
         networks[key] = Network(key, f"Student {title}", found.name, found.info.num_inference_steps)
     return networks

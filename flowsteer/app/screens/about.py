@@ -19,7 +19,7 @@ ADD_STUDENT = r"""<h2>Add a student</h2>
 <code>flowsteer.json</code> and a LoRA or a transformer will do; <code>--student</code> may be given
 several times.</p>
 <pre><code>flowsteer distill --output_dir out/mine
-python app.py --student out/mine/student</code></pre>
+python app.py --student out/mine</code></pre>
 <p>The same for another model, on a GPU:</p>
 <pre><code>python app.py --student PATH \
     --model stabilityai/stable-diffusion-3-medium-diffusers</code></pre>"""
