@@ -10,17 +10,31 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from flowsteer.flow.windows import TimeWindows
+from flowsteer.untrusted import name_of, read_json
+from flowsteer.validation import (
+    MAX_GUIDANCE_SCALE,
+    MAX_STEPS,
+    check_number,
+    check_whole_number,
+    shorten,
+)
 
 INFO_FILE = "flowsteer.json"
 LORA_FILE = "pytorch_lora_weights.safetensors"
 RUN_STUDENT = "student"
 """Subfolder of a run's folder that holds what it taught."""
+MOST_SHIFT = 1000.0
+MOST_RANK = 65_536  # no layer is wider
+MOST_ALPHA = 1e6
+MOST_TRAINING_STEPS = 10**9
 BUNDLED_STUDENTS = Path(__file__).parent / "emoji" / "students"
 
 
@@ -41,7 +55,8 @@ class StudentInfo:
         versions: package name to version.
 
     Raises:
-        ValueError: if the edges are no descending cut of [0, 1].
+        ValueError: if the edges are no descending cut of [0, 1], or another value is of the wrong
+            type or out of range.
     """
 
     method: str
@@ -56,11 +71,28 @@ class StudentInfo:
     versions: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "edges", tuple(float(edge) for edge in self.edges))
-        if self.guidance_range is not None:
-            low, high = self.guidance_range
-            object.__setattr__(self, "guidance_range", (float(low), float(high)))
+        put = partial(object.__setattr__, self)
+        put("edges", _numbers("edges", self.edges, 0.0, 1.0, 2, MAX_STEPS + 1))
         TimeWindows(self.edges)
+        put("shift", check_number("shift", self.shift, 1e-3, MOST_SHIFT))
+        if self.guidance_range is not None:
+            most = MAX_GUIDANCE_SCALE
+            scales = _numbers("guidance_range", self.guidance_range, 1.0, most, 2, 2)
+            if scales[0] > scales[1]:
+                raise ValueError(f"guidance_range = {scales} must rise, lowest scale first")
+            put("guidance_range", scales)
+        if self.lora_rank is not None:
+            check_whole_number("lora_rank", self.lora_rank, 1, MOST_RANK)
+        if self.lora_alpha is not None:
+            check_number("lora_alpha", self.lora_alpha, 1e-6, MOST_ALPHA)
+        check_whole_number("steps", self.steps, 0, MOST_TRAINING_STEPS)
+        for name in ("method", "teacher"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"{name} = {shorten(getattr(self, name))} must be text")
+        for name in ("settings", "versions"):
+            _check_names(name, getattr(self, name))
+        if wrong := [v for v in self.versions.values() if not isinstance(v, str)]:
+            raise ValueError(f"versions has {shorten(wrong[0])}, which must be text")
 
     @property
     def num_inference_steps(self) -> int:
@@ -91,34 +123,56 @@ class StudentInfo:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> StudentInfo:
-        """Read `flowsteer.json`.
+        """Read `flowsteer.json`; fields that this version does not know give a warning.
 
         Raises:
-            ValueError: if the file is missing, is no JSON object, or has other fields than ours.
+            ValueError: if the file is missing, is no JSON object, lacks a field, or a value in it
+                is wrong; naming the file.
         """
         path = Path(folder) / INFO_FILE
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ValueError(f"{str(folder)!r} is no student: it has no {INFO_FILE}") from error
-        except ValueError as error:
-            raise ValueError(f"{str(path)!r} is not readable as JSON: {error}") from error
-        return cls._from_json(values, path)
-
-    @classmethod
-    def _from_json(cls, values: Any, path: Path) -> StudentInfo:
+        if not os.path.lexists(path):
+            raise ValueError(f"{os.fspath(folder)!r} is no student: it has no {INFO_FILE}")
+        values = read_json(path, f"a student's {INFO_FILE}")
+        where = name_of(path)
         if not isinstance(values, dict):
-            raise ValueError(f"{str(path)!r} must hold a JSON object")
-        known = {item.name for item in dataclasses.fields(cls)}
+            raise ValueError(f"{where} must hold a JSON object, as flowsteer distill writes it")
+        known = {item.name: item for item in dataclasses.fields(cls)}
+        needed = (name for name, item in known.items() if _has_no_default(item))
+        if lacking := [name for name in needed if name not in values]:
+            raise ValueError(f"{where} is incomplete: it lacks {', '.join(lacking)}")
         if unknown := sorted(values.keys() - known):
-            raise ValueError(
-                f"{str(path)!r} has unknown fields {', '.join(unknown)};"
-                " a newer flowsteer may have written it"
+            warnings.warn(
+                f"{where} has {len(unknown)} fields that this flowsteer does not know, which are"
+                f" left aside: {shorten(', '.join(unknown))}",
+                stacklevel=2,
             )
         try:
-            return cls(**values)
-        except TypeError as error:
-            raise ValueError(f"{str(path)!r} is incomplete: {error}") from error
+            return cls(**{name: value for name, value in values.items() if name in known})
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from error
+
+
+def _has_no_default(item: dataclasses.Field[Any]) -> bool:
+    missing = dataclasses.MISSING
+    return item.default is missing and item.default_factory is missing
+
+
+def _numbers(
+    name: str, values: Any, low: float, high: float, fewest: int, most: int
+) -> tuple[float, ...]:
+    """A list of numbers, its length checked before anything else."""
+    if not isinstance(values, (list, tuple)) or not fewest <= len(values) <= most:
+        length = f", not {len(values):,}" if isinstance(values, (list, tuple)) else ""
+        count = f"{fewest}" if fewest == most else f"{fewest} to {most:,}"
+        raise ValueError(f"{name} = {shorten(values)} must be a list of {count} numbers{length}")
+    return tuple(
+        check_number(f"{name}[{place}]", value, low, high) for place, value in enumerate(values)
+    )
+
+
+def _check_names(name: str, values: Any) -> None:
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise ValueError(f"{name} = {shorten(values)} must be an object of named values")
 
 
 @dataclass(frozen=True)
@@ -169,11 +223,11 @@ def find_student(name: str | os.PathLike[str] | None) -> Student | None:
     if text.lower() == "none":
         return None
     folder = BUNDLED_STUDENTS / text if text in bundled_students() else Path(text).expanduser()
-    if not text or not folder.is_dir():
+    if not text or not os.path.isdir(folder):  # unlike Path's, false for names that cannot be
         available = ", ".join(("none", *bundled_students()))
         raise ValueError(
-            f"student = {text!r} is unknown; use one of {available}, or the path of a student's"
-            " folder"
+            f"student = {shorten(text, 200)} is unknown; use one of {available}, or the path of a"
+            " student's folder"
         )
     if not (folder / INFO_FILE).is_file() and (folder / RUN_STUDENT / INFO_FILE).is_file():
         folder /= RUN_STUDENT

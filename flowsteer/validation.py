@@ -79,16 +79,8 @@ def check_guidance_scale(guidance_scale: Any) -> float:
     Raises:
         ValueError: if it is anything else.
     """
-    try:
-        value = float(guidance_scale)
-    except (TypeError, ValueError):
-        value = math.nan
-    if isinstance(guidance_scale, (bool, str)) or not 1.0 <= value <= MAX_GUIDANCE_SCALE:
-        raise ValueError(
-            f"guidance_scale = {shorten(guidance_scale)} must be a number from 1 to"
-            f" {MAX_GUIDANCE_SCALE:g}; 1 means no guidance"
-        )
-    return value
+    most = MAX_GUIDANCE_SCALE
+    return check_number("guidance_scale", guidance_scale, 1.0, most, "; 1 means no guidance")
 
 
 def check_scheduler(scheduler: Any) -> str:
@@ -121,7 +113,34 @@ def check_whole_number(name: str, value: Any, low: int, high: int) -> int:
     return number
 
 
+def check_number(name: str, value: Any, low: float, high: float, fix: str = "") -> float:
+    """A number from `low` to `high`, both included, as a float.
+
+    Args:
+        name: what it is called, for the message.
+        value: of any type; texts and booleans are no numbers.
+        low: lowest value.
+        high: highest value.
+        fix: ends the message.
+
+    Raises:
+        ValueError: if it is anything else, NaN and integers beyond float included.
+    """
+    try:
+        number = math.nan if isinstance(value, (bool, str, bytes)) else float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # torch's own is a RuntimeError
+        number = math.nan
+    if not low <= number <= high:
+        raise ValueError(
+            f"{name} = {shorten(value)} must be a number from {low:g} to {high:g}{fix}"
+        )
+    return number
+
+
 def shorten(value: Any, width: int = 40) -> str:
     """`repr(value)` on one line of at most `width` characters."""
-    text = repr(value)
+    try:
+        text = " ".join(repr(value).split())
+    except (ValueError, RecursionError):  # an integer of thousands of digits, lists in lists
+        text = f"<{type(value).__name__} too large to show>"
     return text if len(text) <= width else text[: width - 3] + "..."

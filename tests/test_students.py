@@ -1,9 +1,12 @@
 import json
+import math
+import os
 import shutil
 
 import pytest
 
 from flowsteer import students
+from flowsteer.cli import main
 from flowsteer.flow.grids import rectified_grid, stock_grid
 from flowsteer.students import (
     INFO_FILE,
@@ -48,19 +51,97 @@ def test_other_grids_are_refused_with_both_named(student_info, grid):
     assert f"{grid[1].item():.4f}".rstrip("0") in str(caught.value)
 
 
-def test_bad_info_files_are_named(tmp_path, student_info):
-    with pytest.raises(ValueError, match="no student"):
-        StudentInfo.load(tmp_path)
+GOOD = {"method": "ota", "teacher": "emoji", "edges": [1, 0.5, 0], "shift": 3}
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ("{", "not readable as JSON"),
+        ("[" * 100_000, "nested deeper"),
+        ("[]", "must hold a JSON object"),
+        (GOOD | {"edges": ...}, "incomplete: it lacks edges"),
+        ({"metod": "ota"}, "incomplete: it lacks method, teacher, edges, shift"),
+        (GOOD | {"edges": "10"}, "edges = '10' must be a list of 2 to 1,001 numbers"),
+        (GOOD | {"edges": None}, "edges = None must be a list"),
+        (GOOD | {"edges": {"1": 0}}, "edges = .* must be a list"),
+        (GOOD | {"edges": [1, "a", 0]}, r"edges\[1\] = 'a' must be a number from 0 to 1"),
+        (GOOD | {"edges": [1, "0.5", 0]}, r"edges\[1\] = '0.5' must be a number"),
+        (GOOD | {"edges": [True, 0]}, r"edges\[0\] = True"),
+        (GOOD | {"edges": [1, [0.5], 0]}, r"edges\[1\]"),
+        (GOOD | {"edges": [1]}, "2 to 1,001 numbers, not 1"),
+        (GOOD | {"edges": [1, *[0.5] * 100_000, 0]}, "numbers, not 100,002"),
+        (GOOD | {"edges": [1, *[0.5] * 900, 0]}, "must fall strictly from 1 to 0"),
+        (GOOD | {"edges": [1, 0.5, 0.7, 0]}, "must fall strictly"),
+        (GOOD | {"edges": [0.9, 0]}, "must fall strictly"),
+        (GOOD | {"edges": [1, -0.5, 0]}, r"edges\[1\] = -0.5"),
+        (GOOD | {"edges": [1, 10**40, 0]}, "a number of 41 digits"),
+        (json.dumps(GOOD | {"edges": [1, math.nan, 0]}), "NaN is no number"),
+        (GOOD | {"shift": "3"}, "shift = '3' must be a number"),
+        (GOOD | {"shift": 0}, "shift = 0 must be a number from 0.001"),
+        (GOOD | {"shift": None}, "shift = None"),
+        (GOOD | {"guidance_range": 4}, "guidance_range = 4 must be a list of 2 numbers"),
+        (GOOD | {"guidance_range": [2, 4, 7]}, "a list of 2 numbers, not 3"),
+        (GOOD | {"guidance_range": ["low", 4]}, r"guidance_range\[0\] = 'low'"),
+        (GOOD | {"guidance_range": [4, 2]}, "must rise"),
+        (GOOD | {"guidance_range": [2, 1e300]}, r"guidance_range\[1\] = 1e\+300"),
+        (GOOD | {"lora_rank": True}, "lora_rank = True must be a whole number from 1"),
+        (GOOD | {"lora_rank": 4.0}, "lora_rank = 4.0"),
+        (GOOD | {"lora_rank": 10**9}, "lora_rank = 1000000000"),
+        (GOOD | {"lora_alpha": 0}, "lora_alpha = 0 must be a number from 1e-06"),
+        (GOOD | {"lora_alpha": -8}, "lora_alpha = -8"),
+        (GOOD | {"lora_alpha": 1e30}, "lora_alpha = 1e\\+30"),
+        (json.dumps(GOOD | {"lora_alpha": math.nan}), "NaN is no number"),
+        (GOOD | {"steps": "700"}, "steps = '700' must be a whole number"),
+        (GOOD | {"steps": [700]}, "steps = "),
+        (GOOD | {"steps": None}, "steps = None"),
+        (GOOD | {"steps": -1}, "steps = -1"),
+        (GOOD | {"method": 3}, "method = 3 must be text"),
+        (GOOD | {"teacher": None}, "teacher = None must be text"),
+        (GOOD | {"settings": []}, r"settings = \[\] must be an object"),
+        (GOOD | {"settings": "x"}, "settings = 'x' must be an object"),
+        (GOOD | {"versions": None}, "versions = None must be an object"),
+        (GOOD | {"versions": {"torch": 2}}, "versions has 2, which must be text"),
+    ],
+)
+def test_what_is_wrong_in_an_info_file_is_said_with_its_name(tmp_path, content, problem):
     path = tmp_path / INFO_FILE
-    for content, problem in [
-        ("{", "JSON"),
-        ("[]", "object"),
-        ('{"method": "ota"}', "incomplete"),
-        ('{"metod": "ota"}', "unknown fields metod"),
-    ]:
-        path.write_text(content)
-        with pytest.raises(ValueError, match=problem):
-            StudentInfo.load(tmp_path)
+    if isinstance(content, dict):
+        kept = {name: value for name, value in content.items() if value is not ...}
+        content = json.dumps(kept)
+    path.write_text(content)
+    with pytest.raises(ValueError, match=problem) as caught:
+        StudentInfo.load(tmp_path)
+    message = str(caught.value)
+    assert str(path) in message and "\n" not in message and len(message) < len(str(path)) + 250
+
+
+def test_a_missing_info_file_and_one_that_is_no_file(tmp_path):
+    with pytest.raises(ValueError, match="is no student: it has no flowsteer.json"):
+        StudentInfo.load(tmp_path)
+    (tmp_path / INFO_FILE).mkdir()
+    with pytest.raises(ValueError, match=f"{INFO_FILE} is a folder; give a student's"):
+        StudentInfo.load(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs a POSIX system")
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_pipe_or_device_as_info_file_is_refused_by_the_command(tmp_path, kind, capsys):
+    path = tmp_path / INFO_FILE
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    assert main(["generate", "a koala", "--student", str(tmp_path)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and str(path) in lines[0] and kind in lines[0]
+
+
+def test_fields_of_a_newer_version_are_left_aside_with_a_warning(tmp_path):
+    (tmp_path / INFO_FILE).write_text(json.dumps(GOOD | {"colour": "red", "size": 3}))
+    with pytest.warns(UserWarning, match="2 fields that this flowsteer does not know.*colour"):
+        info = StudentInfo.load(tmp_path)
+    assert info == StudentInfo("ota", "emoji", (1, 0.5, 0), 3)
 
 
 def test_none_is_the_teacher():
@@ -69,7 +150,9 @@ def test_none_is_the_teacher():
     assert find_student("None") is None
 
 
-@pytest.mark.parametrize("name", ["nobody", "", "/no/such/folder", "some/hub-id"])
+@pytest.mark.parametrize(
+    "name", ["nobody", "", "/no/such/folder", "some/hub-id", "a\0b", "x" * 5000, "a\nb"]
+)
 def test_unknown_students_list_what_there_is(name):
     with pytest.raises(ValueError, match=r"student = .* is unknown; use one of none"):
         find_student(name)

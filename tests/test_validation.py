@@ -9,6 +9,7 @@ from flowsteer.validation import (
     SEED_LIMIT,
     check_guidance_scale,
     check_num_inference_steps,
+    check_number,
     check_prompt,
     check_prompts,
     check_scheduler,
@@ -82,3 +83,36 @@ def test_schedulers_are_named():
 def test_shorten_keeps_long_values_on_one_line():
     assert shorten("a\nb") == "'a\\nb'"
     assert len(shorten("x" * 5000)) == 40
+
+
+class Unshowable:
+    def __repr__(self):
+        raise RecursionError
+
+
+def test_values_are_shown_on_one_line_whatever_they_are():
+    assert shorten(torch.eye(2)) == "tensor([[1., 0.], [0., 1.]])"
+    assert shorten(10**5000) == "<int too large to show>"
+    assert shorten(Unshowable()) == "<Unshowable too large to show>"
+
+
+@pytest.mark.parametrize(
+    "value", [10**400, -(10**400), math.nan, math.inf, "3", b"3", None, [3], True, 3j]
+)
+def test_what_is_no_number_or_too_large_for_one(value):
+    with pytest.raises(ValueError, match="shift = .* must be a number from 1 to 20; such as 3"):
+        check_number("shift", value, 1, 20, "; such as 3")
+    with pytest.raises(ValueError, match="guidance_scale = .* must be a number from 1 to 100"):
+        check_guidance_scale(value)
+
+
+def test_a_number_of_5000_digits_is_refused_without_being_shown():
+    for check in (check_seed, check_guidance_scale, check_num_inference_steps):
+        with pytest.raises(ValueError, match="= <int too large to show> must be"):
+            check(10**5000)
+
+
+@pytest.mark.parametrize("value", [3, 3.0, np.float32(3), np.int64(3), torch.tensor(3.0)])
+def test_numbers_of_every_kind_become_float(value):
+    assert check_number("shift", value, 1, 20) == 3.0
+    assert type(check_number("shift", value, 1, 20)) is float

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -33,7 +34,9 @@ class TimeWindows:
         edges = tuple(float(e) for e in self.edges)
         falling = all(hi > lo for hi, lo in pairwise(edges))
         if len(edges) < 2 or edges[0] != 1 or edges[-1] != 0 or not falling:
-            raise ValueError(f"window edges are {edges}: they must fall strictly from 1 to 0")
+            raise ValueError(
+                f"window edges are {reprlib.repr(edges)}: they must fall strictly from 1 to 0"
+            )
         object.__setattr__(self, "edges", edges)
 
     @classmethod
