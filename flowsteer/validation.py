@@ -105,7 +105,8 @@ def check_whole_number(name: str, value: Any, low: int, high: int) -> int:
         number = operator.index(value)
     except TypeError:
         number = low - 1
-    if isinstance(value, bool) or not low <= number <= high:
+    is_bool = isinstance(value, bool) or "bool" in str(getattr(value, "dtype", ""))
+    if is_bool or not low <= number <= high:
         raise ValueError(
             f"{name} = {shorten(value)} must be a whole number from {low:,} to {high:,};"
             f" for example {name} = {max(low, min(high, 4)):d}"

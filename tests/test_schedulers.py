@@ -184,18 +184,6 @@ def test_set_shift_moves_the_next_grid() -> None:
     assert_grid(grid_of(scheduler, 4), PAPER_GRID)
 
 
-def test_explicit_timesteps_are_refused() -> None:
-    for extra in ({}, {"sigmas": [1.0, 0.5]}):
-        with pytest.raises(ValueError, match="pass unshifted `sigmas`"):
-            Rectified().set_timesteps(timesteps=[1000.0, 500.0], **extra)
-
-
-@pytest.mark.parametrize("steps", [0, -1, 3.5, None])
-def test_a_bad_number_of_steps_is_refused(steps) -> None:
-    with pytest.raises(ValueError, match=r"whole number of at least 1|give `num_inference_steps`"):
-        Rectified().set_timesteps(steps)
-
-
 # --- all else is stock -----------------------------------------------------------------------
 
 

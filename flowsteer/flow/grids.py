@@ -7,14 +7,20 @@ times towards noise (Esser et al., 2024, section 5.3.2); SD3 uses shift 3.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from flowsteer.validation import shorten
+
 TRAIN_TIMESTEPS = 1000
 """The discrete times that diffusers trains on and picks from."""
+
+MAX_NUM_STEPS = 10**6
+"""More steps than this are a typing error, and their grid would fill the memory."""
 
 Times = TypeVar("Times", float, Tensor)
 
@@ -25,7 +31,7 @@ def shift_sigmas(s: Times, shift: float) -> Times:
     Raises:
         ValueError: if `shift` is not a positive finite number.
     """
-    _check_shift(shift)
+    check_shift(shift)
     return shift * s / (1 - s + shift * s)  # this order of terms divides shift by shift at s = 1
 
 
@@ -35,7 +41,7 @@ def unshift_sigmas(s: Times, shift: float) -> Times:
     Raises:
         ValueError: if `shift` is not a positive finite number.
     """
-    _check_shift(shift)
+    check_shift(shift)
     return s / (s + shift * (1 - s))
 
 
@@ -55,7 +61,7 @@ def rectified_grid(num_steps: int, shift: float = 1.0) -> Tensor:
     Raises:
         ValueError: if `num_steps` or `shift` is out of range.
     """
-    _check_num_steps(num_steps)
+    num_steps = _check_num_steps(num_steps)
     return shift_sigmas(torch.linspace(1, 0, num_steps + 1, dtype=torch.float64), shift)
 
 
@@ -77,7 +83,7 @@ def stock_grid(num_steps: int, shift: float = 1.0) -> Tensor:
     Raises:
         ValueError: if `num_steps` or `shift` is out of range.
     """
-    _check_num_steps(num_steps)
+    num_steps = _check_num_steps(num_steps)
     last_trained = shift_sigmas(1 / TRAIN_TIMESTEPS, shift)
     times = shift_sigmas(torch.linspace(1, last_trained, num_steps, dtype=torch.float64), shift)
     return torch.cat([times, times.new_zeros(1)])
@@ -100,7 +106,7 @@ def refine_grid(grid: Iterable[float] | Tensor, substeps: int, shift: float = 1.
     Raises:
         ValueError: if `substeps` or `shift` is out of range.
     """
-    _check_num_steps(substeps)
+    substeps = _check_num_steps(substeps)
     coarse = torch.tensor([float(t) for t in grid], dtype=torch.float64)
     s = unshift_sigmas(coarse, shift)[:, None]
     share = torch.arange(substeps, dtype=torch.float64) / substeps
@@ -114,14 +120,33 @@ def format_grid(grid: Iterable[float] | Tensor) -> str:
     return "[" + ", ".join(f"{round(float(t), 4):g}" for t in grid) + "]"
 
 
-def _check_num_steps(num_steps: int) -> None:
-    if not isinstance(num_steps, int) or isinstance(num_steps, bool) or num_steps < 1:
-        raise ValueError(f"the number of steps is {num_steps!r}: give a whole number of at least 1")
+def check_shift(shift: Any) -> None:
+    """Refuse a shift that is not a positive finite number.
+
+    Raises:
+        ValueError: naming the value and the fix.
+    """
+    try:
+        value = math.nan if isinstance(shift, (bool, str)) else float(shift)
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(
+            f"shift is {shorten(shift)}: give a positive number, 1 for no shift, 3 for SD3"
+        )
 
 
-def _check_shift(shift: float) -> None:
-    if not (math.isfinite(shift) and shift > 0):
-        raise ValueError(f"shift is {shift!r}: give a positive number, 1 for no shift, 3 for SD3")
+def _check_num_steps(num_steps: Any) -> int:
+    try:
+        number = 0 if isinstance(num_steps, bool) else operator.index(num_steps)
+    except TypeError:
+        number = 0
+    if not 1 <= number <= MAX_NUM_STEPS:
+        raise ValueError(
+            f"the number of steps is {shorten(num_steps)}: give a whole number of at least 1, at "
+            f"most {MAX_NUM_STEPS:,}"
+        )
+    return number
 
 
 GRIDS: dict[str, Callable[[int, float], Tensor]] = {
