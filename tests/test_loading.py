@@ -11,7 +11,6 @@ from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
 import flowsteer
 from flowsteer import RectifiedFlowMatchEulerDiscreteScheduler, load_pipeline
 from flowsteer.loading import pipeline_info, with_student
-from flowsteer.models.sd3 import FoldedStableDiffusion3Pipeline
 from flowsteer.noise import initial_noise
 from flowsteer.students import INFO_FILE, LORA_FILE
 
@@ -23,7 +22,6 @@ def latents(pipe, **settings):
 
 
 def test_a_folder_comes_folded_with_the_rectified_scheduler(tiny, tiny_folder):
-    assert type(tiny) is FoldedStableDiffusion3Pipeline
     assert type(tiny.scheduler) is RectifiedFlowMatchEulerDiscreteScheduler
     assert tiny.scheduler.config.shift == 3.0
     assert tiny.transformer.dtype == torch.float32

@@ -15,7 +15,7 @@ from flowsteer.emoji.batches import LatentBank, fill_bank, tokenize
 from flowsteer.emoji.captions import caption_corpus
 from flowsteer.emoji.pipeline import build_pipeline, save_pipeline
 from flowsteer.flow import interpolate, shift_sigmas, velocity
-from flowsteer.models import SD3Field, compile_blocks, encode_tokens, fold_zero_tokens
+from flowsteer.models import SD3Field, compile_blocks, encode_tokens, fold_equal_tokens
 from flowsteer.training import StepReport, TrainingConfig, train
 from flowsteer.training.data import seeded_generator
 
@@ -32,7 +32,7 @@ class TextToVelocity(nn.Module):
         self.transformer = pipe.transformer
         self.text_encoder = pipe.text_encoder
         self.text_encoder_2 = pipe.text_encoder_2
-        fold_zero_tokens(self.transformer)
+        fold_equal_tokens(self.transformer)
 
     def forward(self, x_t: Tensor, t: Tensor, ids: Tensor) -> Tensor:
         """Velocity at x_t (b, c, h, w), t (b,), for ids (b, length)."""

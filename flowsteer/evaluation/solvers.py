@@ -29,7 +29,7 @@ from flowsteer.flow import (
 from flowsteer.loading import pipeline_info
 from flowsteer.measure.bootstrap import Interval, mean_interval
 from flowsteer.measure.distances import relative_l2
-from flowsteer.models.sd3 import SD3Field, TextCondition
+from flowsteer.models.sd3 import SD3Field
 
 SUBSTEPS: Mapping[str, Sequence[int]] = MappingProxyType(
     {"euler": (2, 3, 5, 7, 10, 14), "heun": (1, 2, 3, 5), "multistep": (2, 3, 4, 5, 7)}
@@ -78,7 +78,7 @@ def solver_table(
     """Measure solvers on a pipeline's guided teacher, from each prompt's own noise.
 
     Args:
-        pipe: its transformer is the teacher, folded.
+        pipe: its transformer is the teacher.
         prompts: all in one batch.
         substeps: a solver's name -> the substeps a window to try.
         num_windows: K windows of the rectified grid.
@@ -96,8 +96,8 @@ def solver_table(
     teacher = guided(SD3Field(pipe.transformer), scale, setting.empty)
     eps, shift = setting.noise.to(pipe.transformer.device), pipe.scheduler.config.shift
     windows = TimeWindows.from_grid(rectified_grid(num_windows, shift))
-    cond = TextCondition(*setting.cond)
-    yield from measure_solvers(teacher, eps, cond, windows, shift, substeps, reference_substeps)
+    steps = substeps, reference_substeps
+    yield from measure_solvers(teacher, eps, setting.cond, windows, shift, *steps)
 
 
 def measure_solvers(

@@ -58,7 +58,7 @@ class Setting:
 
     def first(self, count: int) -> Setting:
         """The first `count` prompts alone."""
-        cond = TextCondition(*(leaf[:count] for leaf in self.cond))
+        cond = self.cond._make(leaf[:count] for leaf in self.cond)
         return Setting(self.prompts[:count], cond, self.empty, self.noise[:count])
 
 
@@ -118,7 +118,7 @@ def prepare(pipe: Any, prompts: Sequence[EvalPrompt], batch_size: int = 256) -> 
         encode_prompts(pipe, texts[low : low + batch_size])
         for low in range(0, len(texts), batch_size)
     ]
-    cond = TextCondition(*(torch.cat(leaves) for leaves in zip(*parts, strict=True)))
+    cond = parts[0]._make(torch.cat(leaves) for leaves in zip(*parts, strict=True))
     seeds = [prompt.seed for prompt in prompts]
     noise = torch.stack([initial_noise(seed, LATENT_SHAPE) for seed in seeds])
     return Setting(prompts, cond, encode_prompts(pipe, [""]), noise)
@@ -142,7 +142,7 @@ def follow(
     """Where the network leads from states x at grid[0] to grid[-1], in Euler steps.
 
     Args:
-        pipe: its transformer is asked, folded.
+        pipe: its transformer is asked.
         setting: prompts, in the order of the states.
         x: (n, 16, 16, 16).
         grid: decreasing times (m + 1,), all or part of a sampler's.
@@ -156,7 +156,7 @@ def follow(
     ends = []
     for low in range(0, len(x), batch_size):
         state = x[low : low + batch_size].to(pipe.transformer.device)
-        cond = TextCondition(*(leaf[low : low + batch_size] for leaf in setting.cond))
+        cond = setting.cond._make(leaf[low : low + batch_size] for leaf in setting.cond)
         for moved in iterate(field, state, grid, cond):
             state = moved
         ends.append(state.cpu())
@@ -217,7 +217,7 @@ def evaluate_variants(
     """Sample and judge each variant of one network.
 
     Args:
-        pipe: its transformer is sampled, folded.
+        pipe: its transformer is sampled.
         variants: ways of sampling it.
         setting: prompts and noises.
         detector: the judge.

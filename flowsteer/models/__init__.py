@@ -7,25 +7,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flowsteer.models.sd3 import (
-        FoldedStableDiffusion3Pipeline,
+        FoldedCondition,
         SD3Field,
         TextCondition,
         compile_blocks,
         encode_prompts,
         encode_tokens,
+        fold_equal_tokens,
         fold_pipeline,
-        fold_zero_tokens,
     )
 
 __all__ = [
-    "FoldedStableDiffusion3Pipeline",
+    "FoldedCondition",
     "SD3Field",
     "TextCondition",
     "compile_blocks",
     "encode_prompts",
     "encode_tokens",
     "fold_pipeline",
-    "fold_zero_tokens",
+    "fold_equal_tokens",
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from diffusers import SD3Transformer2DModel
@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from flowsteer.distill.critic import Heads, Logits, TrajectoryCritic
 from flowsteer.models.lora import adapter_config, train_in_float32
-from flowsteer.models.sd3 import TextCondition
+from flowsteer.models.sd3 import TextCondition, attended
 
 Training = Literal["full", "frozen", "lora"]
 
@@ -23,7 +23,7 @@ class SD3Backbone(nn.Module):
     """The first blocks of an SD3 transformer, copied: the teacher stays as it is.
 
     Features are the image tokens after each block, the conditioning is the embedding of time and
-    pooled prompt that modulates the blocks. A folded transformer gives a folded backbone.
+    pooled prompt that modulates the blocks. If the transformer folds, so does the backbone.
 
     Args:
         transformer: the teacher's.
@@ -93,25 +93,26 @@ class SD3Backbone(nn.Module):
         """Features of states x (b, c, h, w) at times t (b,), as `Backbone` says; float32."""
         dtype = self.pos_embed.proj.weight.dtype
         image = self.pos_embed(x.to(dtype)).contiguous()
-        text = self.context_embedder(cond.tokens.to(dtype))
+        tokens, attention = attended(cond, self.blocks)
+        text = self.context_embedder(tokens.to(dtype))
         embedding = self.time_text_embed(1000 * t, cond.pooled.to(dtype))
         features = []
         for block in self.blocks:
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 # stand-ins that the parameters have now would be gone when the block runs again
                 parameters = dict(block.named_parameters())
-                inputs = (block, parameters, image, text, embedding)
+                inputs = (block, parameters, image, text, embedding, attention)
                 text, image = checkpoint(_run_block, *inputs, use_reentrant=False)
             else:
-                text, image = block(image, text, embedding)
+                text, image = block(image, text, embedding, attention)
             features.append(image.float())
         return features, embedding.float()
 
 
 def _run_block(
-    block: nn.Module, parameters: dict[str, Tensor], image: Tensor, text: Tensor, embedding: Tensor
+    block: nn.Module, parameters: dict[str, Tensor], *inputs: Any
 ) -> tuple[Tensor | None, Tensor]:
-    return functional_call(block, parameters, (image, text, embedding))
+    return functional_call(block, parameters, inputs)
 
 
 def build_critic(

@@ -46,12 +46,12 @@ class ReplayedField:
 
     def __call__(self, x: Tensor, t: Tensor, cond: TextCondition) -> Tensor:
         """Velocity at states x (b, c, h, w) and times t (b,), in the field's dtype."""
-        given = tuple(tensor.detach() for tensor in (x, t, cond.tokens, cond.pooled))
+        given = tuple(tensor.detach() for tensor in (x, t, *cond))
         learns = torch.is_grad_enabled() and bool(self._trained)
-        kind = learns, *((tensor.shape, tensor.dtype) for tensor in given)
+        kind = learns, type(cond), *((tensor.shape, tensor.dtype) for tensor in given)
         if kind not in self._recordings:
             trained = self._trained if learns else []
-            self._recordings[kind] = _Recording(self.field, given, trained)
+            self._recordings[kind] = _Recording(self.field, type(cond), given, trained)
         recording = self._recordings[kind]
         if learns:
             # autograd calls a function backwards if one of its inputs has a gradient: any of them
@@ -62,14 +62,20 @@ class ReplayedField:
 class _Recording:
     """A call on memory that stays in place, and its gradient if there are parameters to train."""
 
-    def __init__(self, field: NetworkField, given: tuple[Tensor, ...], trained: list[nn.Parameter]):
+    def __init__(
+        self,
+        field: NetworkField,
+        form: type[TextCondition],
+        given: tuple[Tensor, ...],
+        trained: list[nn.Parameter],
+    ):
         self.inputs = tuple(tensor.clone() for tensor in given)
         self.back: torch.cuda.CUDAGraph | None = None
 
         def call() -> Tensor:
             x, t, tokens, pooled = self.inputs
             with torch.set_grad_enabled(bool(trained)):
-                return field(x, t, TextCondition(tokens, pooled))
+                return field(x, t, form(tokens, pooled))
 
         self._warm_up(call, trained)
         self.graph = torch.cuda.CUDAGraph()

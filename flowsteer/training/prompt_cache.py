@@ -27,7 +27,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import flowsteer
-from flowsteer.models.sd3 import FoldedStableDiffusion3Pipeline, TextCondition, encode_prompts
+from flowsteer.models.sd3 import FoldedCondition, TextCondition, condition_form, encode_prompts
 from flowsteer.validation import shorten
 
 PROMPTS_PER_FILE = 256  # with T5, a prompt of SD3 takes 2.7 MB in half precision
@@ -40,8 +40,8 @@ class PromptCache:
     `PromptCache.build` makes one; from then on the text encoders are not needed.
     """
 
-    def __init__(self, folder: Path, rows: dict[str, _Row]):
-        self.folder, self._rows = folder, rows
+    def __init__(self, folder: Path, rows: dict[str, _Row], form: type[TextCondition]):
+        self.folder, self._rows, self._form = folder, rows, form
 
     @classmethod
     def build(
@@ -90,7 +90,7 @@ class PromptCache:
                 tokens, pooled = (torch.cat(leaves) for leaves in zip(*conds, strict=True))
                 path = _write(folder, model, part, TextCondition(tokens, pooled))
                 rows |= _File(path).rows()
-        return cls(folder, {text: rows[text] for text in wanted})
+        return cls(folder, {text: rows[text] for text in wanted}, condition_form(pipe))
 
     def __call__(self, texts: Sequence[str], device: torch.device | str = "cpu") -> TextCondition:
         """The condition of one or more of the prompts, in the precision of the text encoders.
@@ -107,9 +107,8 @@ class PromptCache:
                 )
             file, place = self._rows[text]
             found.append(file.read(place))
-        return TextCondition(
-            *(torch.stack(leaves).to(device) for leaves in zip(*found, strict=True))
-        )
+        leaves = (torch.stack(leaves).to(device) for leaves in zip(*found, strict=True))
+        return self._form._make(leaves)
 
     def on(self, device: torch.device | str) -> Callable[[Sequence[str]], TextCondition]:
         """The cache as a function of prompts alone, which gives conditions on a device."""
@@ -124,7 +123,7 @@ def model_key(pipe: StableDiffusion3Pipeline, model_id: str) -> str:
     each parameter the first values count, since training moves all.
     """
     digest = hashlib.sha256()
-    folded = isinstance(pipe, FoldedStableDiffusion3Pipeline)
+    folded = condition_form(pipe) is FoldedCondition
     form = (flowsteer.__version__, model_id, folded, pipe.tokenizer_max_length)
     digest.update(json.dumps(form).encode())
     for encoder in (pipe.text_encoder, pipe.text_encoder_2, pipe.text_encoder_3):

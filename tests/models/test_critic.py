@@ -7,7 +7,7 @@ import torch
 
 from flowsteer.distill.adversarial import EdgeStates, critic_loss, student_losses
 from flowsteer.emoji.pipeline import build_pipeline
-from flowsteer.models import SD3Field, TextCondition, encode_prompts, fold_pipeline
+from flowsteer.models import SD3Field, encode_prompts, fold_pipeline
 from flowsteer.models.critic import SD3Backbone, build_critic
 from flowsteer.models.lora import add_lora
 
@@ -188,7 +188,7 @@ def test_the_critic_learns(training, logits, teacher, folded):
         x_0, eps = torch.randn(2, count, 16, 16, 16, generator=generator)
         t = torch.rand(count, generator=generator) * 0.5
         a = t[:, None, None, None]
-        cond = TextCondition(*(leaf.expand(count, *leaf.shape[1:]) for leaf in texts))
+        cond = texts._make(leaf.expand(count, *leaf.shape[1:]) for leaf in texts)
         return EdgeStates((1 - a) * x_0 + a * eps, 0.6 * (1 - a) * x_0 + a * eps, t), cond
 
     torch.manual_seed(0)
