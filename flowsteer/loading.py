@@ -80,12 +80,16 @@ def load_pipeline(
     Raises:
         ValueError: if the model or student is unknown or broken, or another argument is wrong.
     """
+    from flowsteer.models.folders import check_pipeline_values
+
     name = os.fspath(model)
     check_scheduler(scheduler)
     found = find_student(student)
     source = resolve_model(name)
     target = check_device(device)
     pipe = _read_pipeline(name, source, check_dtype(dtype, source, target))
+    if name not in BUNDLED_MODELS:
+        check_pipeline_values(pipe, name)
     pipe.flowsteer_info = PipelineInfo(name, _default_guidance_scale(name))
     set_scheduler(pipe, scheduler)
     pipe.to(target)
@@ -234,9 +238,12 @@ def _read_pipeline(name: str, source: str, dtype: torch.dtype) -> Any:
         with quiet(bars=not local):  # gigabytes may come from the hub
             from diffusers import DiffusionPipeline, StableDiffusion3Pipeline
 
+            from flowsteer.models.folders import check_pipeline_folder
             from flowsteer.models.sd3 import fold_pipeline
             from flowsteer.prompting import EmojiPipeline
 
+            if local and name not in BUNDLED_MODELS:
+                check_pipeline_folder(source)
             index = DiffusionPipeline.load_config(source, local_files_only=local)
             if index.get("_class_name") != StableDiffusion3Pipeline.__name__:
                 return DiffusionPipeline.from_pretrained(source, **options)
@@ -285,6 +292,9 @@ def _apply_student(pipe: Any, student: Student, allow_grid_mismatch: bool) -> No
 
 
 def _load_lora(pipe: Any, student: Student) -> None:
+    from flowsteer.models.lora_files import check_lora_file
+
+    check_lora_file(student.folder / LORA_FILE)
     pipe.load_lora_weights(
         str(student.folder), weight_name=LORA_FILE, adapter_name="student", local_files_only=True
     )

@@ -11,8 +11,9 @@ from diffusers import SD3Transformer2DModel, StableDiffusion3Pipeline
 from peft import LoraConfig
 from peft.tuners.lora import Linear
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from flowsteer.untrusted import read_tensors
 
 ADAPTER = "default"
 MERGE_BELOW = 16
@@ -106,13 +107,10 @@ def load_lora(transformer: nn.Module, file: str | Path) -> None:
     """Give the adapters that `add_lora` made the weights of a file that `save_lora` wrote.
 
     Raises:
-        ValueError: if they are of another rank, or for another network.
+        ValueError: if the file is damaged, or they are of another rank or for another network.
     """
-    prefix = "transformer."
-    weights = {k.removeprefix(prefix): w for k, w in load_file(file).items()}
-    try:
-        outcome = set_peft_model_state_dict(transformer, weights, adapter_name=ADAPTER)
-    except RuntimeError as error:
-        raise ValueError(f"{file} does not fit the adapters: {error}") from error
-    if outcome.unexpected_keys or any("lora_" in name for name in outcome.missing_keys):
-        raise ValueError(f"{file} holds adapters for other layers than this network's")
+    adapters = get_peft_model_state_dict(transformer, adapter_name=ADAPTER)
+    named = {f"transformer.{name}": weight for name, weight in adapters.items()}
+    weights = read_tensors(file, named, any_dtype=True)
+    plain = {name.removeprefix("transformer."): weight for name, weight in weights.items()}
+    set_peft_model_state_dict(transformer, plain, adapter_name=ADAPTER)

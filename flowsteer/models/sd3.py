@@ -12,6 +12,8 @@ from diffusers import StableDiffusion3Pipeline
 from torch import Tensor, nn
 
 from flowsteer.models.fold import can_fold, fold_equal_tokens
+from flowsteer.models.folders import check_network_folder
+from flowsteer.untrusted import check_finite, name_of
 
 T5_TOKENS = 256  # zeros that the pipeline appends when text_encoder_3 is None
 
@@ -81,7 +83,11 @@ def load_transformer(pipe: Any, folder: str | Path) -> None:
     """Put the transformer of a full student's folder into its teacher's pipeline.
 
     It is read in the precision of the one it takes the place of, and folds if that does.
+
+    Raises:
+        ValueError: if a file is damaged, or configuration and weights do not fit each other.
     """
+    check_network_folder(Path(folder) / "transformer")
     transformer = type(pipe.transformer).from_pretrained(
         str(folder),
         subfolder="transformer",
@@ -89,6 +95,7 @@ def load_transformer(pipe: Any, folder: str | Path) -> None:
         use_safetensors=True,
         local_files_only=True,
     )
+    check_finite(dict(transformer.named_parameters()), f"the transformer of {name_of(folder)}")
     if can_fold(pipe.transformer.transformer_blocks):
         fold_equal_tokens(transformer)
     pipe.transformer = transformer.to(pipe.transformer.device)

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def read_tensors(
-    path: StrPath, expected: Mapping[str, torch.Tensor] | None = None
+    path: StrPath,
+    expected: Mapping[str, torch.Tensor] | None = None,
+    any_dtype: bool = False,
 ) -> dict[str, torch.Tensor]:
     """The tensors of a safetensors file, on the CPU, known to be finite.
 
@@ -22,6 +24,7 @@ def read_tensors(
         path: of the file.
         expected: tensors, on whatever device, whose names, shapes and dtypes those of the file
             must have; None takes any.
+        any_dtype: take dtypes other than the expected.
 
     Raises:
         ValueError: as `read_header`; or if names, shapes or dtypes are others than expected, or a
@@ -39,7 +42,7 @@ def read_tensors(
         raise ValueError(f"{header.where} is not readable: {error}; write it again") from error
     for name, wanted in (expected or {}).items():
         found = tensors[name]
-        if found.shape != wanted.shape or found.dtype != wanted.dtype:
+        if found.shape != wanted.shape or (found.dtype != wanted.dtype and not any_dtype):
             raise ValueError(
                 f"{header.where} is for another network: {shorten(name)} is"
                 f" {_kind(found)}, {_kind(wanted)} is needed"
