@@ -180,11 +180,12 @@ def _sharded(part: Path, index: Path) -> Shapes:
     if not isinstance(files, dict) or not all(isinstance(file, str) for file in files.values()):
         raise ValueError(f"{where} has no weight_map from names to files; fetch it again")
     found: dict[str, tuple[int, ...]] = {}
-    for file in sorted(set(files.values())):
+    for file in files.values():
         if file != os.path.basename(file) or "\\" in file or not file.endswith(".safetensors"):
             raise ValueError(
                 f"{where} names the file {shorten(file)}; weights are NAME.safetensors beside it"
             )
+    for file in sorted(set(files.values())):
         shard = dict(_shapes(part / file))
         if twice := sorted(shard.keys() & found.keys()):
             raise ValueError(f"{name_of(part / file)} repeats {shorten(twice[0])} of another file")

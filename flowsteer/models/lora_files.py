@@ -21,11 +21,19 @@ def check_lora_file(file: str | Path) -> Header:
         Its header.
 
     Raises:
-        ValueError: naming the file and what is wrong: damaged, NaN, a rank that no weight has, or
-            an alpha that is no positive number.
+        ValueError: naming the file and what is wrong: damaged, NaN, half an adapter, a rank that
+            no weight has, or an alpha that is no positive number.
     """
     header = read_header(file)
     read_tensors(file)
+    down, up = (
+        {n.replace(s, "") for n in header.tensors if s in n} for s in (".lora_A", ".lora_B")
+    )
+    if halves := sorted(down ^ up):
+        raise ValueError(
+            f"{header.where} is not whole: {shorten(halves[0], 100)} has one matrix of its two;"
+            " write it again"
+        )
     if SETTINGS not in header.metadata:
         return header
     where = f"the LoRA settings in {header.where}"
@@ -39,6 +47,11 @@ def check_lora_file(file: str | Path) -> Header:
         for number in inner.values():
             _check_setting(f"{where}: {name}", key, number, ranks)
     return header
+
+
+def _layers(header: Header, kind: str) -> set[str]:
+    """The layers that have a matrix of a kind."""
+    return {name.replace(kind, "") for name in header.tensors if kind in name}
 
 
 def _check_setting(what: str, key: str, value: Any, ranks: set[int]) -> None:

@@ -76,13 +76,13 @@ def _compare(network: nn.Module, network_class: Any, where: str, weights: Shapes
     for name in sorted(expected.keys() & weights.keys()):
         if expected[name] != weights[name]:
             raise ValueError(
-                f"{where} does not fit the weights beside it: {shorten(name)} would be"
+                f"{where} does not fit the weights beside it: {shorten(name, 100)} would be"
                 f" {expected[name]} and is {weights[name]}; fetch both again"
             )
     absent = [tied[0] for tied in names.values() if not weights.keys() & set(tied)]
     if absent:
         raise ValueError(
-            f"{where} does not fit the weights beside it, which lack {shorten(absent[0])}"
+            f"{where} does not fit the weights beside it, which lack {shorten(absent[0], 100)}"
             f"{_more(absent)}; fetch both again"
         )
     ignored = [*_LEFT_OVER, *(network_class._keys_to_ignore_on_load_unexpected or ())]
@@ -90,8 +90,8 @@ def _compare(network: nn.Module, network_class: Any, where: str, weights: Shapes
     foreign = [name for name in foreign if not any(re.search(part, name) for part in ignored)]
     if foreign:
         raise ValueError(
-            f"{where} does not fit the weights beside it, which also have {shorten(foreign[0])}"
-            f"{_more(foreign)}; fetch both again"
+            f"{where} does not fit the weights beside it, which also have"
+            f" {shorten(foreign[0], 100)}{_more(foreign)}; fetch both again"
         )
 
 

@@ -44,7 +44,7 @@ def read_tensors(
         found = tensors[name]
         if found.shape != wanted.shape or (found.dtype != wanted.dtype and not any_dtype):
             raise ValueError(
-                f"{header.where} is for another network: {shorten(name)} is"
+                f"{header.where} is for another network: {shorten(name, 100)} is"
                 f" {_kind(found)}, {_kind(wanted)} is needed"
             )
     check_finite(tensors, header.where)
@@ -62,7 +62,7 @@ def check_finite(tensors: Mapping[str, torch.Tensor], where: str) -> None:
         values = tensor.half() if tensor.is_floating_point() and tensor.itemsize == 1 else tensor
         if not bool(values.isfinite().all()):
             raise ValueError(
-                f"{where} is damaged: {shorten(name)} holds values that are not finite;"
+                f"{where} is damaged: {shorten(name, 100)} holds values that are not finite;"
                 " write it again, or use an older one"
             )
 
@@ -70,11 +70,11 @@ def check_finite(tensors: Mapping[str, torch.Tensor], where: str) -> None:
 def _check_names(where: str, found, wanted) -> None:
     if lacking := sorted(wanted - found):
         raise ValueError(
-            f"{where} is for another network: it lacks {shorten(lacking[0])}{_more(lacking)}"
+            f"{where} is for another network: it lacks {shorten(lacking[0], 100)}{_more(lacking)}"
         )
     if foreign := sorted(found - wanted):
         raise ValueError(
-            f"{where} is for another network: it has {shorten(foreign[0])}{_more(foreign)}"
+            f"{where} is for another network: it has {shorten(foreign[0], 100)}{_more(foreign)}"
         )
 
 
