@@ -8,10 +8,12 @@ from typing import Annotated
 
 import tyro
 
-from flowsteer.validation import check_prompts
+from flowsteer.untrusted import name_of, read_lines
+from flowsteer.validation import check_prompt, check_prompts
 
 AUTO = "auto"
 DEFAULT_STUDENT = "flowsteer"
+MOST_PROMPT_BYTES = 200_000_000  # a million prompts
 
 
 def _number(words: list[str]) -> int | float | str:
@@ -56,18 +58,22 @@ def collect_prompts(typed: Sequence[str], file: Path | None) -> list[str]:
 
 
 def read_prompts(file: Path) -> list[str]:
-    """The lines of a UTF-8 file that are not blank.
+    """The lines of a UTF-8 file that are not blank, each checked as a prompt.
 
     Raises:
-        ValueError: if it is not readable or holds none.
+        ValueError: if it is not readable, holds none, or one is bad; naming its line.
     """
-    try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"--prompts {file} is not readable as UTF-8 text: {error}") from error
-    prompts = [line.strip() for line in lines if line.strip()]
+    prompts = []
+    lines = read_lines(file, "a file of prompts for --prompts", MOST_PROMPT_BYTES)
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                prompts.append(check_prompt(line))
+            except ValueError as error:
+                where = f"--prompts {name_of(file)}, line {number:,}"
+                raise ValueError(f"{where}: {error}") from error
     if not prompts:
-        raise ValueError(f"--prompts {file} has no prompt; write one a line")
+        raise ValueError(f"--prompts {name_of(file)} has no prompt; write one a line")
     return prompts
 
 

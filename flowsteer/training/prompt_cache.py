@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 import flowsteer
 from flowsteer.models.sd3 import FoldedCondition, TextCondition, condition_form, encode_prompts
+from flowsteer.untrusted import name_of, parse_json, read_header
 from flowsteer.validation import shorten
 
 PROMPTS_PER_FILE = 256  # with T5, a prompt of SD3 takes 2.7 MB in half precision
@@ -152,15 +153,30 @@ class _File:
 
     def __init__(self, path: Path):
         self.path = path
+        self.texts: list[str]
+        self._sums: list[int]
         self._checked: set[int] = set()
+        header = read_header(path)
+        where = name_of(path)
+        self.texts, self._sums = (
+            parse_json(header.metadata.get(name, "null"), f"{name} of {where}")
+            for name in ("prompts", "crc32")
+        )
+        lists = isinstance(self.texts, list) and isinstance(self._sums, list)
+        shapes = [info.shape for info in header.tensors.values()]
+        if (
+            not lists
+            or not all(isinstance(text, str) for text in self.texts)
+            or not all(type(number) is int for number in self._sums)
+            or header.tensors.keys() != set(TextCondition._fields)
+            or {len(self.texts), len(self._sums)} != {shape[0] if shape else -1 for shape in shapes}
+        ):
+            raise ValueError(f"{where} is damaged: prompts, checksums and embeddings differ")
         try:
             self._file = safe_open(path, framework="pt")
-            metadata = self._file.metadata()
-            self.texts: list[str] = json.loads(metadata["prompts"])
-            self._sums: list[int] = json.loads(metadata["crc32"])
             self._leaves = [self._file.get_slice(name) for name in TextCondition._fields]
-        except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"{where} is damaged: {error}") from error
 
     def rows(self) -> dict[str, _Row]:
         """Where each of its prompts is."""
@@ -174,7 +190,8 @@ class _File:
         """
         leaves = tuple(leaf[place] for leaf in self._leaves)
         if place not in self._checked:
-            if _checksum(leaves) != self._sums[place]:
+            finite = all(bool(leaf.isfinite().all()) for leaf in leaves)
+            if not finite or _checksum(leaves) != self._sums[place]:
                 raise ValueError(
                     f"{self.path} is damaged: the embeddings of {shorten(self.texts[place])} do not"
                     " match their checksum; delete the file and run again"

@@ -1,50 +1,31 @@
 """Where training samples come from: prompts alone, or captioned pictures and what encodes them.
 
 Sample n of a run is a function of the seed and n alone, so that what is learnt from depends on
-neither batch size nor number of processes. A folder of captioned pictures has one of two layouts:
-
-    metadata.jsonl, cat.png, …    a line each: {"file_name": "cat.png", "text": "a cat on a chair"}
-    cat.png, cat.txt, …           the caption in a text file of the picture's name
+neither batch size nor number of processes.
 """
 
 from __future__ import annotations
 
-import json
 import random
-import struct
-import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 import torch
 from accelerate import PartialState
 from diffusers import AutoencoderKL
-from PIL import Image, ImageOps
 from torch import Tensor
 from tqdm import tqdm
 
 from flowsteer.models.autoencoder import encode_pictures
+from flowsteer.training.captioned import captioned_pictures, read_picture, refuse
 from flowsteer.training.data import NumberedBatches, seeded_generator
-from flowsteer.validation import check_whole_number, shorten
+from flowsteer.validation import check_whole_number
 
-METADATA = "metadata.jsonl"
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MAX_SIZE = 8192
 _PIXELS_AT_ONCE = 2**22  # four pictures of 1024 x 1024; SD3's encoder takes 1 GB for each
-# all that Pillow is known to raise on files that are no pictures, or broken ones
-_DECODING_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-)
 
 
 class Drawn(NamedTuple):
@@ -89,7 +70,7 @@ class PromptSource:
 
 @dataclass(frozen=True)
 class FolderSource:
-    """Captioned pictures of a folder, laid out as this module's docstring says.
+    """Captioned pictures of a folder, laid out as `flowsteer.training.captioned` says.
 
     The samples go through all pictures in a random order, then again in another. A picture's short
     side is resized to `size` and its centre kept; what is transparent becomes white.
@@ -106,8 +87,8 @@ class FolderSource:
         texts: and its caption.
 
     Raises:
-        ValueError: if there is no picture or a caption or picture is missing. When called: if a
-            picture is not readable.
+        ValueError: if there is no picture, a caption or picture is missing, or a file is no
+            regular one, too large or not UTF-8. When called: if a picture is not readable.
     """
 
     folder: str | Path
@@ -119,13 +100,10 @@ class FolderSource:
 
     def __post_init__(self) -> None:
         check_whole_number("size", self.size, 1, MAX_SIZE)
-        folder = Path(self.folder)
-        if not folder.is_dir():
-            raise ValueError(f"{folder} is no folder; name one with captioned pictures")
-        pairs = _listed(folder) if (folder / METADATA).is_file() else _beside(folder)
-        read = self.read or str
-        pairs = [(file, " ".join(read(text).split())) for file, text in pairs]
-        _refuse([file for file, text in pairs if not text], "has an empty caption; write one")
+        pairs = captioned_pictures(Path(self.folder))
+        if self.read is not None:
+            pairs = [(file, " ".join(self.read(text).split())) for file, text in pairs]
+        refuse([file for file, text in pairs if not text], "has an empty caption; write one")
         object.__setattr__(self, "files", tuple(file for file, _ in pairs))
         object.__setattr__(self, "texts", tuple(text for _, text in pairs))
 
@@ -136,99 +114,6 @@ class FolderSource:
         for place, row in enumerate(rows):
             pictures[place] = read_picture(self.files[row], self.size)
         return Drawn([self.texts[row] for row in rows], pictures)
-
-
-def _listed(folder: Path) -> list[tuple[Path, str]]:
-    """Pictures and captions as metadata.jsonl names them, the layout of HF's imagefolder."""
-    metadata = folder / METADATA
-    pairs = []
-    for place, line in enumerate(_read_text(metadata).splitlines(), start=1):
-        if line.strip():
-            pairs.append(_listed_line(folder, line, f"{metadata}, line {place}"))
-    if not pairs:
-        raise ValueError(f"{metadata} is empty; write a line for each picture")
-    _refuse([file for file, _ in pairs if not file.is_file()], f"is named in {METADATA}, not there")
-    return pairs
-
-
-def _listed_line(folder: Path, line: str, where: str) -> tuple[Path, str]:
-    example = '{"file_name": "cat.png", "text": "a cat on a chair"}'
-    try:
-        entry = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where} is no JSON ({error}); write it as {example}") from error
-    name = entry.get("file_name") if isinstance(entry, dict) else None
-    text = entry.get("text", entry.get("caption")) if isinstance(entry, dict) else None
-    if not isinstance(name, str) or not isinstance(text, str):
-        raise ValueError(
-            f"{where} = {shorten(line)} lacks file_name or text; write it as {example}"
-        )
-    return folder / name, text
-
-
-def _beside(folder: Path) -> list[tuple[Path, str]]:
-    """Every picture below a folder with the text file beside it, by name."""
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
-    if not files:
-        kinds = ", ".join(suffix[1:] for suffix in SUFFIXES)
-        raise ValueError(f"{folder} has no picture ({kinds}); name a folder with captioned ones")
-    captions = [file.with_suffix(".txt") for file in files]
-    lacking = [file for file, path in zip(files, captions, strict=True) if not path.is_file()]
-    _refuse(lacking, f"has no caption; write it beside, as NAME.txt, or all in {folder / METADATA}")
-    return [(file, _read_text(path)) for file, path in zip(files, captions, strict=True)]
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not readable as UTF-8 text: {error}") from error
-
-
-def _refuse(files: Sequence[Path], message: str) -> None:
-    """Raise ValueError about files, the first by name, if there are any."""
-    if files:
-        more = f" (and {len(files) - 1:,} more)" if len(files) > 1 else ""
-        raise ValueError(f"{files[0]}{more} {message}")
-
-
-def read_picture(path: str | Path, size: int) -> Tensor:
-    """A picture's centre square, (3, size, size) in [-1, 1].
-
-    It is turned as its EXIF data say and laid over white where it is transparent.
-
-    Raises:
-        ValueError: if the file is not readable as a picture.
-    """
-    try:
-        with Image.open(path) as file:
-            # a JPEG is decoded at a fraction of its size where that leaves enough to shrink from
-            file.draft(None, (2 * size, 2 * size))
-            image = _over_white(ImageOps.exif_transpose(file))
-        side = min(image.size)
-        left, top = (image.width - side) / 2, (image.height - side) / 2
-        box = (left, top, left + side, top + side)
-        image = image.resize((size, size), Image.Resampling.LANCZOS, box=box)
-    except _DECODING_ERRORS as error:
-        raise ValueError(
-            f"{path} is not readable as a picture ({error}); repair it or take it out"
-        ) from error
-    pixels = torch.from_numpy(np.array(image))
-    return pixels.permute(2, 0, 1).float().div_(127.5).sub_(1)
-
-
-def _over_white(image: Image.Image) -> Image.Image:
-    """Any picture as RGB."""
-    if image.mode.startswith("I;16"):  # Pillow would cut 16 bits off at 255
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    image = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 
 def shuffled_rows(seed: int, numbers: range, count: int) -> list[int]:

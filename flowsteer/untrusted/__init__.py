@@ -11,6 +11,7 @@ read from them goes through here:
     read_header(path)                       names, dtypes, shapes and metadata of a safetensors file
     read_tensors(path, expected)            its tensors, known to be finite and of expected shapes
     check_finite(named_tensors, where)      tensors from elsewhere
+    decoding(file, where)                   a picture of bounded size, in a with block
     open_regular(path, what, most_bytes)    for all else: an open file known to be regular
 
 Type and size are checked before a byte is read, numbers before anything is built from them. Each
@@ -27,13 +28,16 @@ from flowsteer.untrusted.opening import (
     read_lines,
     read_text,
 )
+from flowsteer.untrusted.pictures import MOST_PICTURE_BYTES, decoding
 from flowsteer.untrusted.tensors import check_finite, read_tensors
 from flowsteer.untrusted.weights import Header, TensorInfo, read_header
 
 __all__ = [
+    "MOST_PICTURE_BYTES",
     "Header",
     "TensorInfo",
     "check_finite",
+    "decoding",
     "name_of",
     "open_regular",
     "parse_json",

@@ -6,6 +6,7 @@ import os
 import stat
 from typing import BinaryIO
 
+_MOST_SHOWN = 1000
 StrPath = str | os.PathLike[str]
 
 _KINDS = {
@@ -18,9 +19,10 @@ _KINDS = {
 
 
 def name_of(path: StrPath) -> str:
-    """A path as messages show it: as it is, or escaped where it would break the line."""
+    """A path as messages show it: escaped where it would break the line, cut where none exists."""
     text = os.fspath(path)
-    return text if text.isprintable() else repr(text)
+    text = text if text.isprintable() else repr(text)
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
 def open_regular(path: StrPath, what: str, most_bytes: int) -> BinaryIO:

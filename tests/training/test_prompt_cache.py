@@ -5,12 +5,14 @@ import warnings
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import T5Config, T5EncoderModel
 
 from flowsteer.emoji.pipeline import build_pipeline
 from flowsteer.models import TextCondition, encode_prompts, fold_pipeline
 from flowsteer.training import prompt_cache
 from flowsteer.training.prompt_cache import PromptCache, model_key
+from flowsteer.untrusted import read_header
 
 TEXTS = ["koala", "a pizza", "", "two foxes", "a 3d koala left of a flat pizza"]
 
@@ -109,12 +111,31 @@ def test_a_damaged_file_is_made_anew_with_a_warning(pipe, tmp_path, keep):
     build(pipe, tmp_path, TEXTS[:4])
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:keep])
-    with pytest.warns(UserWarning, match=r"safetensors is damaged: .* encoded anew"):
+    with pytest.warns(UserWarning, match=r"safetensors is no whole .* encoded anew"):
         cache = build(pipe, tmp_path)
     assert_same(cache(TEXTS), embed(pipe, TEXTS))
     Asked(pipe, stop_at=1)
     with warnings.catch_warnings(action="error"):
         build(pipe, tmp_path)  # the folder is whole from then on
+
+
+@pytest.mark.parametrize(
+    ("metadata", "problem"),
+    [
+        ({"prompts": "[" * 100_000}, "prompts of .* nested deeper than 64"),
+        ({"prompts": "3"}, "prompts, checksums and embeddings differ"),
+        ({"prompts": '["a"]'}, "prompts, checksums and embeddings differ"),
+        ({"crc32": '["a", "b", "c", "d"]'}, "prompts, checksums and embeddings differ"),
+        ({"crc32": "[1, 2, 3, " + "9" * 400 + "]"}, "a number of 400 digits"),
+    ],
+)
+def test_a_file_that_lies_is_made_anew_with_a_warning(pipe, tmp_path, metadata, problem):
+    build(pipe, tmp_path, TEXTS[:4])
+    (file,) = tmp_path.iterdir()
+    save_file(load_file(file), file, dict(read_header(file).metadata) | metadata)
+    with pytest.warns(UserWarning, match=problem):
+        cache = build(pipe, tmp_path)
+    assert_same(cache(TEXTS), embed(pipe, TEXTS))
 
 
 def test_an_interrupted_build_goes_on_where_it_stopped(pipe, tmp_path, monkeypatch):

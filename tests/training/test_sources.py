@@ -163,7 +163,10 @@ def metadata(folder, text):
         ),
         (lambda f: metadata(f, "\n"), "metadata.jsonl is empty"),
         (lambda f: metadata(f, b"\xff\xfe\xfa"), "metadata.jsonl is not readable as UTF-8"),
-        (lambda f: metadata(f, '\n{"file_name"'), "metadata.jsonl, line 2 is no JSON"),
+        (
+            lambda f: metadata(f, '\n{"file_name"'),
+            "line 2 is not readable as JSON.*write it as",
+        ),
         (lambda f: metadata(f, '["red.png"]'), "line 1 = .* lacks file_name or text"),
         (lambda f: metadata(f, '{"text": "x"}'), "lacks file_name or text"),
         (lambda f: metadata(f, '{"file_name": "red.png", "text": 3}'), "lacks file_name or text"),
