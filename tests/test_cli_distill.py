@@ -175,8 +175,8 @@ def test_perflow_learns_from_a_folder_of_pictures(distill, pictures, tmp_path):
     # other pictures under the same prompts teach something else
     for file in pictures.glob("*.png"):
         Image.new("RGB", (40, 30), "blue").save(file)
-    assert distill("--method", "perflow", *data) == 0
-    assert not torch.equal(first, weights(tmp_path / "out"))
+    assert distill("--method", "perflow", *data, "--output_dir", tmp_path / "other") == 0
+    assert not torch.equal(first, weights(tmp_path / "other"))
 
 
 def test_encoded_pictures_are_kept(distill, pictures, capsys):
@@ -188,12 +188,14 @@ def test_encoded_pictures_are_kept(distill, pictures, capsys):
 def test_embeddings_are_kept_on_disk_and_change_nothing(distill, tmp_path, capsys):
     assert distill() == 0
     plain = weights(tmp_path / "out")
-    assert distill("--prompt_cache", tmp_path / "cache") == 0
-    assert torch.equal(weights(tmp_path / "out"), plain)
+    words = ["--prompt_cache", tmp_path / "cache"]
+    assert distill(*words, "--output_dir", tmp_path / "b") == 0
+    assert torch.equal(weights(tmp_path / "b"), plain)
     assert "embed prompts" in capsys.readouterr().err
-    assert distill("--prompt_cache", tmp_path / "cache", "--offload_text_encoders", True) == 0
+    words += ["--offload_text_encoders", True]
+    assert distill(*words, "--output_dir", tmp_path / "c") == 0
     assert "embed prompts" not in capsys.readouterr().err
-    assert torch.equal(weights(tmp_path / "out"), plain)
+    assert torch.equal(weights(tmp_path / "c"), plain)
 
 
 def test_flowsteer_logs_its_critic(distill, tmp_path):

@@ -34,13 +34,15 @@ class Distill(DistillationConfig):
 
     def run(self) -> None:
         """Train, with a progress bar on stderr; print the student's folder."""
-        check_output_dir(Path(self.output_dir))
+        check_output_dir(self.output_dir)
         texts = None if self.prompts is None else collect_prompts((), self.prompts)
         self._check_source()
         from flowsteer.loading import load_pipeline, pipeline_info
-        from flowsteer.training.distillation import distill
+        from flowsteer.training.distillation import STUDENT, distill
         from flowsteer.training.progress import watch
+        from flowsteer.training.run_folder import check_run
 
+        check_run(self, STUDENT)
         pipe = load_pipeline(self.pretrained_model_name_or_path, device=self.device)
         source, encode = self._source(pipe, texts)
         embed = None

@@ -48,11 +48,13 @@ class EmojiDetector(TrainingConfig):
 
     def run(self) -> None:
         """Train, with a progress bar on stderr; print the result's folder and its accuracy."""
-        output_dir = check_output_dir(Path(self.output_dir))
+        output_dir = check_output_dir(self.output_dir)
         from flowsteer.emoji.detector import load_detector
-        from flowsteer.emoji.detector_recipe import train_detector
+        from flowsteer.emoji.detector_recipe import DETECTOR, train_detector
         from flowsteer.training.progress import watch
+        from flowsteer.training.run_folder import check_run
 
+        check_run(self, DETECTOR)
         start = None if self.start is None else load_detector(self.start)
         for _ in watch(train_detector(self, start), self, "detector"):
             pass

@@ -29,10 +29,12 @@ class EmojiAutoencoder(TrainingConfig):
 
     def run(self) -> None:
         """Train, with a progress bar on stderr; print the result's folder."""
-        check_output_dir(Path(self.output_dir))
-        from flowsteer.emoji.autoencoder_recipe import train_autoencoder
+        check_output_dir(self.output_dir)
+        from flowsteer.emoji.autoencoder_recipe import AUTOENCODER, train_autoencoder
         from flowsteer.training.progress import watch
+        from flowsteer.training.run_folder import check_run
 
+        check_run(self, AUTOENCODER)
         for _ in watch(train_autoencoder(self, self.size), self, "autoencoder"):
             pass
         print(Path(self.output_dir) / "vae")
@@ -63,15 +65,17 @@ class EmojiTeacher(TrainingConfig):
 
     def run(self) -> None:
         """Train, with a progress bar on stderr; print the result's folder."""
-        check_output_dir(Path(self.output_dir))
+        check_output_dir(self.output_dir)
         _check_folder(self.vae, "config.json", "autoencoder")
         if self.pretrained_model_name_or_path is not None:
             _check_folder(self.pretrained_model_name_or_path, "model_index.json", "pipeline")
         from diffusers import AutoencoderKL, StableDiffusion3Pipeline
 
-        from flowsteer.emoji.teacher_recipe import train_teacher
+        from flowsteer.emoji.teacher_recipe import PIPELINE, train_teacher
         from flowsteer.training.progress import watch
+        from flowsteer.training.run_folder import check_run
 
+        check_run(self, PIPELINE)
         vae = AutoencoderKL.from_pretrained(self.vae, local_files_only=True)
         start = None
         if self.pretrained_model_name_or_path is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -9,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from flowsteer.untrusted import name_of, read_lines
-from flowsteer.validation import check_prompt, check_prompts
+from flowsteer.validation import check_prompt, check_prompts, shorten
 
 AUTO = "auto"
 DEFAULT_STUDENT = "flowsteer"
@@ -84,13 +86,51 @@ def choose_student(student: str, model: str) -> str:
     return DEFAULT_STUDENT if model == "emoji" else "none"
 
 
-def check_output_dir(folder: Path) -> Path:
-    """A folder that exists or can be made later.
+def check_output_dir(folder: str | os.PathLike[str]) -> Path:
+    """A folder that files can be written into; it is made to find out, and removed again.
 
     Raises:
-        ValueError: if a file is in the way.
+        ValueError: if it has no name, cannot be made, or nothing can be written there.
     """
-    for path in (folder, *folder.parents):
-        if path.exists() and not path.is_dir():
-            raise ValueError(f"--output_dir {folder}: {path} is a file; choose another folder")
-    return folder
+    if not os.fspath(folder):
+        raise ValueError("--output_dir is empty; name a folder, or give . for the present one")
+    path, made = Path(folder), []
+    try:
+        for part in reversed((path, *path.parents)):
+            if not part.is_dir():
+                part.mkdir()
+                made.append(part)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
+        why = getattr(error, "strerror", None) or error
+        if stranger := next((p for p in (path, *path.parents) if _is_file(p)), None):
+            why = f"{stranger} is a file"
+        raise ValueError(
+            f"--output_dir {shorten(str(folder), 200)}: {why}; choose another folder"
+        ) from error
+    finally:
+        for part in reversed(made):
+            part.rmdir()
+    return path
+
+
+def _is_file(path: Path) -> bool:
+    """Whether something that is no folder lies there, be it a link to nowhere."""
+    try:
+        return os.path.lexists(path) and not path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def check_output_file(path: Path | None) -> None:
+    """Make sure that a file can be written, None being none.
+
+    Raises:
+        ValueError: if it is a folder, or its own cannot be written into.
+    """
+    if path is None:
+        return
+    if path.is_dir():
+        raise ValueError(f"{str(path)!r} is a folder; name a file in it")
+    check_output_dir(path.parent)

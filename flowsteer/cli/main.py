@@ -7,6 +7,7 @@ import importlib
 import io
 import os
 import re
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after `flowsteer`; None takes the process's own.
 
     Returns:
-        0; 2 after bad input; 1 when a file cannot be written; 130 after Ctrl-C.
+        0; 2 after bad input; 1 when a file cannot be written; 130 after Ctrl-C, 143 after SIGTERM.
 
     Raises:
         SystemExit: with code 0 after a command's --help.
@@ -85,8 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _fail(error, BAD_INPUT)
         except OSError as error:
             return _fail(error, 1)
-        except KeyboardInterrupt:
-            return _fail("interrupted", 130)
+        except KeyboardInterrupt as stop:  # a run says where it is saved, and what stopped it
+            number = getattr(stop, "signal_number", signal.SIGINT)
+            return _fail(str(stop) or "interrupted", 128 + number)
         finally:
             _leave_process_group()
     return 0
@@ -102,6 +104,7 @@ def parse(words: Sequence[str]) -> Runnable:
     import tyro
 
     name, rest = split_command(words)
+    _check_output_dir_is_named(rest)
     command: Any = COMMANDS[name].load()
     complaint = io.StringIO()
     try:
@@ -117,6 +120,15 @@ def parse(words: Sequence[str]) -> Runnable:
         if not stop.code:
             raise
         raise ValueError(f"{unboxed(complaint.getvalue())}; see flowsteer {name} --help") from None
+
+
+def _check_output_dir_is_named(words: Sequence[str]) -> None:
+    """Refuse `--output_dir ""`, which a path could not tell from the present folder."""
+    for word, following in zip(words, [*words[1:], None], strict=True):
+        flag, equals, value = word.partition("=")
+        given = value if equals else following
+        if flag.replace("-", "_") == "__output_dir" and given == "":
+            raise ValueError("--output_dir is empty; name a folder, or give . for the present one")
 
 
 def unboxed(text: str) -> str:

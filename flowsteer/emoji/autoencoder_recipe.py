@@ -16,15 +16,19 @@ from flowsteer.emoji.art import load_art
 from flowsteer.emoji.batches import SceneBatch, encode
 from flowsteer.emoji.pipeline import SIZES, build_autoencoder
 from flowsteer.emoji.render import Renderer
+from flowsteer.files import write_text
 from flowsteer.measure.images import psnr
 from flowsteer.models.autoencoder import decode_latents
 from flowsteer.training import StepReport, TrainingConfig, train
 from flowsteer.training.data import NumberedBatches, seeded_generator
+from flowsteer.training.results import Result, ResultFolder
+from flowsteer.training.run_settings import RunSettings
 
 KL_WEIGHT = 1e-4
 NORMALIZING_SCENES = 2048
 EVALUATION_SCENES = 1024
 EVALUATION_SEED = 2**31
+AUTOENCODER = ResultFolder("vae", "config.json", ("diffusion_pytorch_model*",))
 
 
 def train_autoencoder(
@@ -59,13 +63,19 @@ def train_autoencoder(
         kl = posterior.kl().mean() / posterior.mean[0].numel()
         yield reconstruction_loss(drawn.float(), pictures) + KL_WEIGHT * kl
 
-    yield from train(vae, losses, config, accelerator, report_every)
-    if accelerator.is_main_process:
+    def write(folder: Path, steps: int) -> None:
         normalize_latents(vae, config.seed, NORMALIZING_SCENES)
-        vae.to(torch.bfloat16).save_pretrained(Path(config.output_dir) / "vae")
+        vae.to(torch.bfloat16).save_pretrained(folder)
         vae.float()
+
+    settings = RunSettings.of(config).adding({"size": size})
+    result = Result(AUTOENCODER, write)
+    yield from train(
+        vae, losses, config, accelerator, report_every, settings=settings, result=result
+    )
+    if accelerator.is_main_process:
         report = {"psnr": evaluate_autoencoder(vae, EVALUATION_SCENES), "kl_weight": KL_WEIGHT}
-        (Path(config.output_dir) / "autoencoder.json").write_text(json.dumps(report))
+        write_text(Path(config.output_dir) / "autoencoder.json", json.dumps(report))
 
 
 def reconstruction_loss(drawn: Tensor, pictures: Tensor) -> Tensor:

@@ -28,11 +28,15 @@ from flowsteer.emoji.evaluation import EmojiEvalReport, judge, summarize
 from flowsteer.emoji.prompts import TASKS, draw_prompts, true_scene_for
 from flowsteer.emoji.render import Renderer, SceneTensors, pack_scenes
 from flowsteer.emoji.scenes import Scene, World, draw_scene
+from flowsteer.files import write_text
 from flowsteer.training import StepReport, TrainingConfig, train
 from flowsteer.training.data import NumberedBatches, seeded_generator
+from flowsteer.training.results import Result, ResultFolder
+from flowsteer.training.run_settings import RunSettings
 
 STATISTICS_BATCHES = 50
 EVALUATION_SCENES = 1200
+DETECTOR = ResultFolder("detector", "config.json", ("model.safetensors",))
 EVALUATION_SEED = 2**31  # training seeds are smaller, so no scene is in both
 
 
@@ -101,13 +105,21 @@ def train_detector(
         detector.compile(dynamic=False)
 
     losses = _losses(detector, render, make, config, accelerator)
-    yield from train(detector, losses, config, accelerator, report_every)
-    if accelerator.is_main_process:
+
+    def write(folder: Path, steps: int) -> None:
         settle_statistics(detector, render, make)
-        folder = Path(config.output_dir) / "detector"
         save_detector(detector, folder)
+
+    settings = RunSettings.of(config).adding({"detector": asdict(detector.config)})
+    settings = settings.adding(path={"num_concepts": make.num_concepts})
+    result = Result(DETECTOR, write)
+    yield from train(
+        detector, losses, config, accelerator, report_every, settings=settings, result=result
+    )
+    if accelerator.is_main_process:
+        folder = Path(config.output_dir) / DETECTOR.name
         report = evaluate_detector(load_detector(folder, device), render, EVALUATION_SCENES)
-        (folder.parent / "detector.json").write_text(json.dumps(report.to_dict(), indent=1))
+        write_text(folder.parent / "detector.json", json.dumps(report.to_dict(), indent=1))
 
 
 def _losses(

@@ -18,10 +18,17 @@ from flowsteer.flow import interpolate, shift_sigmas, velocity
 from flowsteer.models import SD3Field, compile_blocks, encode_tokens, fold_equal_tokens
 from flowsteer.training import StepReport, TrainingConfig, train
 from flowsteer.training.data import seeded_generator
+from flowsteer.training.results import Result, ResultFolder
+from flowsteer.training.run_settings import RunSettings, fingerprint, texts_fingerprint
 
 CAPTION_DROPOUT = 0.1  # empty captions, for classifier-free guidance (Ho & Salimans 2022)
 TIME_SHIFT = 1.5  # training times lean towards noise, as in SD3 (Esser et al. 2024, section 5.3)
 CORPUS_SIZE = 200_000
+PIPELINE = ResultFolder(
+    "pipeline",
+    "model_index.json",
+    ("*/*.json", "*/*.safetensors", "*/*.jinja", "*/merges.txt"),
+)
 
 
 class TextToVelocity(nn.Module):
@@ -78,9 +85,18 @@ def train_teacher(
             v = model(interpolate(x_0, eps, t), t, torch.where(dropped, empty, ids))
         yield F.mse_loss(v.float(), velocity(x_0, eps))
 
-    yield from train(model, losses, config, accelerator, report_every)
-    if accelerator.is_main_process:
-        save_pipeline(pipe, Path(config.output_dir) / "pipeline")
+    def write(folder: Path, steps: int) -> None:
+        save_pipeline(pipe, folder)
+
+    vocabulary = texts_fingerprint(sorted(pipe.tokenizer.get_vocab()))
+    settings = RunSettings.of(config).adding(
+        {"size": size, "vae": ["", fingerprint([vae])], "vocabulary": vocabulary},
+        {"scenes": scenes},
+    )
+    result = Result(PIPELINE, write)
+    yield from train(
+        model, losses, config, accelerator, report_every, settings=settings, result=result
+    )
 
 
 def training_times(count: int, generator: torch.Generator) -> Tensor:

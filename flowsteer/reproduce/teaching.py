@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from flowsteer.training.distillation import distill, load_checkpoint_student
 from flowsteer.training.distillation_config import DistillationConfig
 from flowsteer.training.log import read_log
 from flowsteer.training.progress import watch
+from flowsteer.training.run_folder import FreshStart
 
 CURVE_POINTS = 96
 
@@ -61,8 +63,10 @@ class Training:
         """Teach, going on from the newest checkpoint, then judge; None if the time ran out."""
         config = self.distillation(place.run)
         start_peak_memory()
-        if not self._teach(bench, config, place):
-            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FreshStart)  # so every cell begins
+            if not self._teach(bench, config, place):
+                return None
         memory = peak_memory()
         rows, latents = self._judge(bench, place.run, config)
         steps = read_log(place.run)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -20,18 +17,25 @@ from flowsteer.models.autoencoder import decode_latents
 from flowsteer.models.lora import add_lora, save_lora
 from flowsteer.models.sd3 import encode_prompts
 from flowsteer.noise import latent_shape
-from flowsteer.students import StudentInfo
-from flowsteer.training.checkpoints import latest_checkpoint, load_checkpoint, steps_of
+from flowsteer.students import INFO_FILE, LORA_FILE, RUN_STUDENT, StudentInfo
+from flowsteer.training.checkpoints import load_checkpoint, read_record
 from flowsteer.training.data import NumberedBatches
 from flowsteer.training.distillation_config import DistillationConfig
 from flowsteer.training.draws import SampleBatch, draw_samples
 from flowsteer.training.loop import Rival, StepReport, Validation, train
 from flowsteer.training.networks import Networks, build_networks
 from flowsteer.training.objective import DistillationObjective, Embed, to_device
+from flowsteer.training.results import Result, ResultFolder
+from flowsteer.training.run_settings import RunSettings, fingerprint, texts_fingerprint
 from flowsteer.training.sources import Encode, Source
 from flowsteer.training.validation import DistanceToTeacher
 
 FIRST_VALIDATION_SAMPLE = 2**40  # training never gets there
+STUDENT = ResultFolder(
+    RUN_STUDENT,
+    INFO_FILE,
+    (LORA_FILE, "transformer/config.json", "transformer/diffusion_pytorch_model*"),
+)
 
 
 def distill(
@@ -58,11 +62,14 @@ def distill(
 
     Raises:
         TrainingDiverged: at a loss that is not finite.
-        ValueError: if the student to start from does not fit, or the method lacks its data.
+        ValueError: if the student to start from does not fit, the method lacks its data, or the
+            folder holds another run.
     """
     on_cpu = pipe.device.type == "cpu"
     accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=on_cpu)
     torch.manual_seed(config.seed)
+    teachers = fingerprint((pipe.transformer, pipe.text_encoder, pipe.text_encoder_2))
+    dtype = str(pipe.transformer.dtype).removeprefix("torch.")
     networks = build_networks(pipe, config, accelerator)
     scale = 1.0 if config.student else guidance_scale
     objective = build_objective(pipe, source, config, scale, networks, accelerator, encode, embed)
@@ -73,8 +80,13 @@ def distill(
     if config.validation_steps is not None:
         measure = _validation(pipe, source, config, objective)
         validation = Validation(measure, config.validation_steps)
-    steps = 0
-    for report in train(
+    settings = run_settings(config, objective, source, teachers, dtype)
+
+    def write(folder: Path, steps: int) -> None:
+        info = describe(config, objective, networks.lora, steps)
+        save_student(pipe.transformer, networks.lora, info, folder)
+
+    yield from train(
         pipe.transformer,
         objective.student_losses,
         config,
@@ -83,15 +95,39 @@ def distill(
         rival,
         objective.metrics,
         validation,
-    ):
-        steps = report.step
-        yield report
-    if accelerator.is_main_process:
-        if steps == 0:  # the run was complete already; only its student is written again
-            done = latest_checkpoint(config.output_dir)
-            steps = steps_of(done) if done else 0
-        info = describe(config, objective, networks.lora, steps)
-        save_student(pipe.transformer, networks.lora, info, Path(config.output_dir) / "student")
+        settings,
+        Result(STUDENT, write),
+    )
+
+
+def run_settings(
+    config: DistillationConfig,
+    objective: DistillationObjective,
+    source: Source,
+    teacher: str,
+    dtype: str,
+) -> RunSettings:
+    """What the run's checkpoints say of it.
+
+    Args:
+        config: of the run.
+        objective: its losses.
+        source: of its prompts.
+        teacher: fingerprint of the weights that teach.
+        dtype: they are in.
+    """
+    function: dict[str, Any] = {
+        "pretrained_model_name_or_path": [config.pretrained_model_name_or_path, teacher],
+        "shift": objective.shift,
+        "dtype": dtype,
+    }
+    if config.student is not None:  # it teaches, merged into its own teacher's weights
+        function["student"] = [config.student, fingerprint([objective.teacher.transformer])]
+    low, high = objective.guidance_range
+    path: dict[str, Any] = {"guidance_min": low, "guidance_max": high}
+    if (texts := getattr(source, "texts", None)) is not None:
+        path["prompts"] = texts_fingerprint(texts)
+    return RunSettings.of(config).adding(function, path)
 
 
 def build_objective(
@@ -178,21 +214,12 @@ def describe(
 
 
 def save_student(transformer, lora, info: StudentInfo, folder: Path) -> None:
-    """Write a student folder: aside first, then renamed into place."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=".student-", dir=folder.parent))
-    try:
-        if lora is None:
-            transformer.save_pretrained(aside / "transformer")
-        else:
-            save_lora(transformer, lora, aside)
-        info.save(aside)
-        aside.chmod(0o755)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(aside, folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    """Write a student into an empty folder."""
+    if lora is None:
+        transformer.save_pretrained(folder / "transformer")
+    else:
+        save_lora(transformer, lora, folder)
+    info.save(folder)
 
 
 def load_checkpoint_student(
@@ -211,6 +238,7 @@ def load_checkpoint_student(
     Raises:
         ValueError: if the checkpoint is damaged, or of a run with other settings.
     """
+    RunSettings.of(config).check_function(read_record(Path(folder)).settings, str(folder))
     _, tensors, state = load_checkpoint(folder)
     if config.rank is not None:
         add_lora(pipe.transformer, config.rank, config.lora_alpha)

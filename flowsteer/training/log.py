@@ -8,8 +8,7 @@ from typing import Any
 
 from flowsteer.files import write_text
 from flowsteer.training.loop import StepReport
-
-LOG_FILE = "log.jsonl"
+from flowsteer.training.run_folder import LOG_FILE
 
 
 def read_log(output_dir: str | Path) -> list[dict[str, Any]]:
@@ -42,13 +41,29 @@ class TrainingLog:
         self._started = False
 
     def add(self, report: StepReport) -> None:
-        """Write one row. The file appears with the first."""
-        if not self._started:
-            self._started = True
-            rows = [row for row in read_log(self.file.parent) if row["step"] < report.step]
-            write_text(self.file, "".join(json.dumps(row) + "\n" for row in rows))
-        with self.file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(to_row(report)) + "\n")
+        """Write one row. The file appears with the first.
+
+        Raises:
+            OSError: naming the file, if it cannot be written.
+        """
+        try:
+            if not self._started:
+                self._started = True
+                # later rows are of steps that a resumed run takes anew
+                rows = [row for row in read_log(self.file.parent) if row["step"] <= since(report)]
+                write_text(self.file, "".join(json.dumps(row) + "\n" for row in rows))
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(to_row(report)) + "\n")
+        except OSError as error:
+            raise OSError(
+                f"{self.file} could not be written ({error}); make room, and go on with"
+                " --resume_from_checkpoint latest"
+            ) from error
+
+
+def since(report: StepReport) -> int:
+    """The step that a report's means begin after."""
+    return report.step - 1 if report.since is None else report.since
 
 
 def to_row(report: StepReport) -> dict[str, Any]:

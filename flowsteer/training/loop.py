@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -11,14 +10,15 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from flowsteer.training.checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from flowsteer.training.config import TrainingConfig
-from flowsteer.training.ema import ExponentialMovingAverage
-from flowsteer.training.player import Losses, Player, shapes
+from flowsteer.training.interruption import Interrupted, put_off
+from flowsteer.training.player import Losses
+from flowsteer.training.results import Result
+from flowsteer.training.run import Rival, Run, TrainingDiverged
+from flowsteer.training.run_folder import RunFolder
+from flowsteer.training.run_settings import RunSettings
 
-
-class TrainingDiverged(ValueError):
-    """A loss is not finite; the last good checkpoint is kept."""
+__all__ = ["Rival", "StepReport", "TrainingDiverged", "Validation", "train"]
 
 
 @dataclass(frozen=True)
@@ -33,21 +33,7 @@ class StepReport:
     seconds_left: float
     metrics: Mapping[str, float] = field(default_factory=dict)
     picture: Tensor | None = None  # (3, h, w) in [0, 1], where validation drew one
-
-
-@dataclass(frozen=True)
-class Rival:
-    """The network that plays against the one in training: the critic.
-
-    Args:
-        model: as in `train`.
-        losses: called after the model's own with the same numbers, before either is updated.
-        learning_rate: its peak; it follows the model's schedule.
-    """
-
-    model: nn.Module
-    losses: Losses
-    learning_rate: float
+    since: int | None = None  # the loss is the mean of the steps after this one; None: of `step`
 
 
 @dataclass(frozen=True)
@@ -72,8 +58,12 @@ def train(
     rival: Rival | None = None,
     metrics: Callable[[], Mapping[str, float]] = dict,
     validation: Validation | None = None,
+    settings: RunSettings | None = None,
+    result: Result | None = None,
 ) -> Iterator[StepReport]:
     """Train `model` on `losses`; on exit its parameters hold the averages (EMA).
+
+    The run has its folder to itself until the generator ends or is closed.
 
     Args:
         model: only parameters with `requires_grad` are trained, averaged and saved.
@@ -85,147 +75,85 @@ def train(
         rival: trained in the same steps, saved in the same checkpoints, not averaged.
         metrics: read for every report: means since it was last read.
         validation: measured by the first process.
+        settings: kept in the checkpoints and compared when one is resumed; None takes the config's.
+        result: written at the end.
 
     Yields:
         StepReport every `report_every` steps, after each validation and after the last.
 
     Raises:
-        TrainingDiverged: at a loss that is not finite; nothing is written from then on.
-        ValueError: if the checkpoint to resume from is damaged or another run's.
+        TrainingDiverged: at a loss or weight that is not finite; nothing is written from then on.
+        ValueError: if another run lies in the folder, or the checkpoint to resume from is damaged
+            or another run's.
+        Interrupted: at a signal that was put off (`caught_signals`), once the step is saved.
+        OSError: if the disk is full.
     """
-    run = _Run(model, losses, config, accelerator, rival)
-    step, start = run.resume(), time.monotonic()
-    run.since, spent = step, run.spent
-    while (progress := run.progress(step, spent)) < 1:
-        pace = config.learning_rate_at(step, progress) / config.learning_rate
-        run.step(step, pace)
-        step += 1
-        run.ema.update(step)
-        spent = run.spent + time.monotonic() - start
-        done = run.progress(step, spent)
-        validating = validation is not None and (step % validation.every == 0 or done >= 1)
-        saving = step % config.checkpointing_steps == 0 or done >= 1
-        if saving or validating or step % report_every == 0:
-            own = run.read(step)
-            found, picture = run.validate(validation) if validating else ({}, None)
-            yield StepReport(
-                step,
-                own.pop("loss"),
-                own.pop("grad_norm"),
-                config.learning_rate * pace,
-                own.pop("samples_per_second"),
-                spent * (1 - done) / done,
-                own | dict(metrics()) | dict(found),
-                picture,
-            )
-        if saving:
-            run.save(step, spent)
-    run.finish()
+    settings = settings or RunSettings.of(config)
+    settings = settings.adding(path={"num_processes": accelerator.num_processes})
+    run = Run(model, losses, config, accelerator, rival, settings)
+    place = RunFolder(config, settings, accelerator, result.folder if result else None)
+    with put_off(), place:
+        step, start = run.resume(place.start), time.monotonic()
+        spent = run.spent
+        while (progress := run.progress(step, spent)) < 1:
+            pace = config.learning_rate_at(step, progress) / config.learning_rate
+            try:
+                run.step(step, pace)
+            except Exception:
+                if signal_number := run.signal(meeting=False):  # it reached the data workers too
+                    _stop(run, step, spent, signal_number)
+                raise
+            step += 1
+            run.ema.update(step)
+            spent = run.spent + time.monotonic() - start
+            done = run.progress(step, spent)
+            validating = validation is not None and (step % validation.every == 0 or done >= 1)
+            saving = step % config.checkpointing_steps == 0 or done >= 1
+            reporting = saving or validating or step % report_every == 0
+            signal_number = run.signal(meeting=reporting)
+            if reporting or signal_number:
+                since, own = run.since, run.read(step)
+                found, picture = _validate(run, validation) if validating else ({}, None)
+                yield StepReport(
+                    step,
+                    own.pop("loss"),
+                    own.pop("grad_norm"),
+                    config.learning_rate * pace,
+                    own.pop("samples_per_second"),
+                    spent * (1 - done) / done,
+                    own | dict(metrics()) | dict(found),
+                    picture,
+                    since,
+                )
+            if signal_number:
+                _stop(run, step, spent, signal_number)
+            if saving:
+                run.save(step, spent)
+        run.finish(step, result)
+        if signal_number := run.signal(meeting=True):
+            raise Interrupted(f"the run in {config.output_dir} is complete", signal_number)
 
 
-class _Run:
-    """What a run carries from step to step: networks, averages, time spent."""
+def _stop(run: Run, step: int, spent: float, signal_number: int) -> None:
+    """Save the steps that are done and end the run.
 
-    def __init__(
-        self,
-        model: nn.Module,
-        losses: Losses,
-        config: TrainingConfig,
-        accelerator: Accelerator,
-        rival: Rival | None,
-    ):
-        self.config, self.accelerator = config, accelerator
-        self.players = [Player(model, losses, config.learning_rate, config, accelerator)]
-        if rival is not None:
-            rate = rival.learning_rate
-            self.players.append(
-                Player(rival.model, rival.losses, rate, config, accelerator, "critic_")
-            )
-        self.ema = ExponentialMovingAverage(self.players[0].parameters, config.ema_decay)
-        self.spent, self.since, self.tick = 0.0, 0, time.monotonic()
-        self.totals = torch.zeros(len(self.players), device=accelerator.device)
-        self.norms: list[Tensor] = []
-        self.samples_per_step = (
-            config.train_batch_size * config.gradient_accumulation_steps * accelerator.num_processes
-        )
+    Raises:
+        Interrupted: saying where they are.
+    """
+    if step == 0:
+        raise Interrupted("stopped before the first step; nothing is saved", signal_number)
+    run.save(step, spent)
+    raise Interrupted(
+        f"stopped after step {step}, saved in {run.config.output_dir}/checkpoint-{step}; go on with"
+        " --resume_from_checkpoint latest",
+        signal_number,
+    )
 
-    def progress(self, step: int, seconds: float) -> float:
-        """Progress on which all processes agree: clocks differ, so the first one's counts."""
-        progress = self.config.progress(step, seconds)
-        if self.accelerator.num_processes > 1 and self.config.max_train_seconds is not None:
-            shared = torch.tensor(progress, device=self.accelerator.device, dtype=torch.float64)
-            torch.distributed.broadcast(shared, src=0)
-            progress = float(shared)
-        return progress
 
-    def step(self, step: int, pace: float) -> None:
-        """One optimiser step of every network (no wait for the device)."""
-        for micro_step in range(self.config.gradient_accumulation_steps):
-            losses = [player.accumulate(step, micro_step) for player in self.players]
-            self.totals += torch.stack(losses)
-        self.norms = [player.update(pace) for player in self.players]
-
-    def read(self, step: int) -> dict[str, float]:
-        """Mean losses over all processes and samples/s since the last reading, gradient norms.
-
-        Raises:
-            TrainingDiverged: if one of them is not finite.
-        """
-        means = self.accelerator.reduce(self.totals, reduction="mean") / (step - self.since)
-        now = time.monotonic()
-        pace = (step - self.since) * self.samples_per_step / max(now - self.tick, 1e-9)
-        values = {"samples_per_second": pace}
-        for player, mean, norm in zip(self.players, means.tolist(), self.norms, strict=True):
-            self._check_finite(step, f"{player.prefix}loss", mean)
-            self._check_finite(step, f"{player.prefix}grad_norm", float(norm))
-            values[f"{player.prefix}loss"] = mean
-            values[f"{player.prefix}grad_norm"] = float(norm)
-        self.since, self.tick = step, now
-        self.totals = torch.zeros_like(self.totals)
-        return values
-
-    def _check_finite(self, step: int, name: str, value: float) -> None:
-        if not math.isfinite(value):
-            raise TrainingDiverged(
-                f"{name} = {value} at step {step} is not finite; lower --learning_rate"
-                f" ({self.config.learning_rate:g}) and resume from the last checkpoint"
-            )
-
-    @torch.no_grad()
-    def validate(self, validation: Validation | None) -> tuple[Mapping[str, float], Tensor | None]:
-        """Measure the averaged model."""
-        if validation is None or not self.accelerator.is_main_process:
-            return {}, None
-        with self.ema.applied():
-            return validation.measure()
-
-    def resume(self) -> int:
-        """Load the checkpoint that the config names; the step to go on from."""
-        wanted = self.config.resume_from_checkpoint
-        folder = latest_checkpoint(self.config.output_dir) if wanted == "latest" else wanted
-        if folder is None:
-            return 0
-        step, tensors, state = load_checkpoint(folder)
-        for player in self.players:
-            player.load(tensors, step)
-        if shapes(tensors.get("ema", {})) != shapes(self.ema.averages):
-            raise ValueError(f"{folder} has no averages of this run's parameters; name another")
-        for name, average in self.ema.averages.items():
-            average.copy_(tensors["ema"][name])
-        self.spent = state["seconds"]
-        return step
-
-    def save(self, step: int, spent: float) -> None:
-        """Write a checkpoint from the first process."""
-        if not self.accelerator.is_main_process:
-            return
-        tensors: dict[str, Mapping[str, Tensor]] = {"ema": self.ema.averages}
-        for player in self.players:
-            tensors |= player.tensors()
-        state = {"seconds": spent, "samples": step * self.samples_per_step}
-        limit = self.config.checkpoints_total_limit
-        save_checkpoint(self.config.output_dir, step, tensors, state, limit)
-
-    def finish(self) -> None:
-        """Leave the averages in the model."""
-        self.ema.write(self.ema.averages)
+@torch.no_grad()
+def _validate(run: Run, validation: Validation | None) -> tuple[Mapping[str, float], Tensor | None]:
+    """Measure the averaged model."""
+    if validation is None or not run.accelerator.is_main_process:
+        return {}, None
+    with run.ema.applied():
+        return validation.measure()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -80,34 +81,44 @@ class Player:
         return {f"{self.prefix}model": self.parameters, f"{self.prefix}optimizer": moments}
 
     @torch.no_grad()
-    def load(self, tensors: Mapping[str, Mapping[str, Tensor]], step: int) -> None:
+    def load(self, tensors: Mapping[str, Mapping[str, Tensor]], step: int, folder: Path) -> None:
         """Take over what `tensors` gave at a step.
 
+        Args:
+            tensors: of a checkpoint.
+            step: it is of.
+            folder: the checkpoint's, for messages.
+
         Raises:
-            ValueError: if they are another network's.
+            ValueError: naming the file that holds another network's.
         """
-        model = tensors.get(f"{self.prefix}model", {})
-        if shapes(model) != shapes(self.parameters):
-            raise ValueError(
-                f"the checkpoint's {self.prefix}model holds other parameters than this run trains;"
-                " resume with the settings of the run that wrote it (rank, critic), or start in"
-                " another --output_dir"
-            )
+        model, stem = tensors.get(f"{self.prefix}model", {}), f"{self.prefix}optimizer"
+        check_like(model, self.parameters, folder / f"{self.prefix}model.safetensors")
         for name, parameter in self.parameters.items():
             parameter.copy_(model[name])
-        self._load_moments(tensors[f"{self.prefix}optimizer"], step)
+        self._load_moments(tensors.get(stem, {}), step, folder / f"{stem}.safetensors")
 
-    def _load_moments(self, moments: Mapping[str, Tensor], step: int) -> None:
+    def _load_moments(self, moments: Mapping[str, Tensor], step: int, file: Path) -> None:
         device = self.accelerator.device
+        # fused AdamW keeps its counter on the parameter's device
+        where = device if device.type == "cuda" else "cpu"
+        expected = {
+            f"{name}.{key}": parameter
+            for name, parameter in self.parameters.items()
+            for key in ("exp_avg", "exp_avg_sq")
+            if f"{name}.exp_avg" in moments  # a parameter without a gradient has none
+        }
+        check_like(moments, expected, file)
         for name, parameter in self.parameters.items():
-            if f"{name}.exp_avg" in moments:
-                # fused AdamW keeps its counter on the parameter's device
-                where = device if device.type == "cuda" else "cpu"
-                self.optimizer.state[parameter] = {
-                    "step": torch.tensor(float(step), device=where),
-                    "exp_avg": moments[f"{name}.exp_avg"].to(device),
-                    "exp_avg_sq": moments[f"{name}.exp_avg_sq"].to(device),
-                }
+            if f"{name}.exp_avg" not in moments:
+                continue
+            if (moments[f"{name}.exp_avg_sq"] < 0).any():
+                raise ValueError(f"{file}: {name}.exp_avg_sq is below 0; use another checkpoint")
+            self.optimizer.state[parameter] = {
+                "step": torch.tensor(float(step), device=where),
+                "exp_avg": moments[f"{name}.exp_avg"].to(device),
+                "exp_avg_sq": moments[f"{name}.exp_avg_sq"].to(device),
+            }
 
     def _average_gradients(self) -> None:
         """One all-reduce a step, however many losses were backpropagated."""
@@ -120,6 +131,28 @@ class Player:
             grad.copy_(mean.view_as(grad))
 
 
-def shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
-    """Name to shape."""
-    return {name: tensor.shape for name, tensor in tensors.items()}
+def check_like(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], file: Path) -> None:
+    """Make sure that a checkpoint's file holds tensors of the right names, shapes and dtypes.
+
+    Raises:
+        ValueError: naming the file and the first that differs.
+    """
+    differing = found.keys() ^ expected.keys() or {
+        name
+        for name, tensor in found.items()
+        if (tensor.shape, tensor.dtype) != (expected[name].shape, expected[name].dtype)
+    }
+    if differing:
+        raise ValueError(
+            f"{file} holds other parameters than this run trains ({min(differing)}): resume with"
+            " the settings of the run that wrote it (rank, critic), or start in another"
+            " --output_dir"
+        )
+
+
+def find_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The first name whose tensor is not finite, or None; waits for the device once."""
+    if not tensors:
+        return None
+    fine = torch.stack([tensor.detach().isfinite().all() for tensor in tensors.values()]).tolist()
+    return next((name for name, good in zip(tensors, fine, strict=True) if not good), None)

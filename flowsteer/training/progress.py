@@ -10,8 +10,10 @@ from accelerate import PartialState
 from tqdm import tqdm
 
 from flowsteer.training.config import TrainingConfig
-from flowsteer.training.log import TrainingLog, to_row
+from flowsteer.training.interruption import caught_signals
+from flowsteer.training.log import TrainingLog, since, to_row
 from flowsteer.training.loop import StepReport
+from flowsteer.training.run_folder import EVENTS_FOLDER
 
 
 def watch(
@@ -20,10 +22,12 @@ def watch(
     """Pass reports through, showing loss, samples/s and time left.
 
     Every report is a line of `config.output_dir/log.jsonl`. With `report_to="tensorboard"`
-    scalars and pictures go to `config.output_dir/logs` too.
+    scalars and pictures go to `config.output_dir/logs` too. Ctrl-C and SIGTERM end the run after
+    the step in hand, once that is saved; a second one ends it at once.
 
     Raises:
         ValueError: if tensorboard is asked for and not installed.
+        Interrupted: at Ctrl-C or SIGTERM, saying where the run is saved.
     """
     main = PartialState().is_main_process
     make_writer = _writer_class(config) if main else None
@@ -35,7 +39,7 @@ def watch(
         dynamic_ncols=True,
         disable=not main,
     )
-    with bar:
+    with bar, caught_signals():
         for report in reports:
             bar.update(report.step - bar.n)
             bar.set_postfix_str(
@@ -45,8 +49,10 @@ def watch(
             if main:
                 log.add(report)
             if make_writer is not None:
-                # not before the first step: a run that is refused writes nothing
-                writer = writer or make_writer(str(Path(config.output_dir) / "logs"))
+                if writer is None:  # not before: a run that is refused writes nothing
+                    folder = str(Path(config.output_dir) / EVENTS_FOLDER)
+                    # what was drawn of steps that a resumed run takes anew is hidden
+                    writer = make_writer(folder, purge_step=since(report) + 1)
                 _write_events(writer, report)
             yield report
 
