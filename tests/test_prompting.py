@@ -1,3 +1,4 @@
+import json
 import warnings
 
 import pytest
@@ -68,3 +69,9 @@ def test_the_pipeline_reads_prompts_alike_alone_and_in_lists():
     assert alone.shape[0] == 1
     assert both[0].shape[0] == both[1].shape[0] == 2
     assert (alone - both[0][:1]).abs().max() < 1e-5
+
+
+def test_to_diffusers_it_is_the_stock_pipeline():
+    """What it saves names a class that diffusers has."""
+    pipe = EmojiPipeline(**build_pipeline("tiny").components)
+    assert json.loads(pipe.to_json_string())["_class_name"] == "StableDiffusion3Pipeline"

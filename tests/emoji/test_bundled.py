@@ -2,7 +2,16 @@
 
 import pytest
 import torch
-from diffusers import StableDiffusion3Pipeline
+from diffusers import (
+    AutoPipelineForImage2Image,
+    AutoPipelineForInpainting,
+    AutoPipelineForText2Image,
+    FlowMatchEulerDiscreteScheduler,
+    StableDiffusion3Img2ImgPipeline,
+    StableDiffusion3InpaintPipeline,
+    StableDiffusion3Pipeline,
+)
+from PIL import Image
 
 import flowsteer
 from flowsteer.emoji.pipeline import LATENT_SHAPE
@@ -67,6 +76,32 @@ def test_the_folded_form_equals_stock(stock, teacher, guidance_scale):
     }
     expected, got = stock(PROMPT, **settings).images, teacher(PROMPT, **settings).images
     assert relative_l2(got, expected).item() < 1e-4
+
+
+AUTO = {
+    AutoPipelineForText2Image: StableDiffusion3Pipeline,
+    AutoPipelineForImage2Image: StableDiffusion3Img2ImgPipeline,
+    AutoPipelineForInpainting: StableDiffusion3InpaintPipeline,
+}
+
+
+@pytest.mark.parametrize("auto", AUTO, ids=lambda auto: auto.__name__)
+def test_pipelines_made_of_its_parts_are_stock_and_draw_what_stock_draws(stock, teacher, auto):
+    picture = Image.new("RGB", (128, 128), "red")
+    settings = {
+        AutoPipelineForText2Image: {},
+        AutoPipelineForImage2Image: {"image": picture},
+        AutoPipelineForInpainting: {"image": picture, "mask_image": Image.new("L", (128, 128), 99)},
+    }[auto]
+    drawn, made = [], AUTO[auto]
+    for pipe in (made.from_pipe(stock), auto.from_pipe(teacher)):
+        assert type(pipe) is made
+        pipe.scheduler = FlowMatchEulerDiscreteScheduler.from_config(stock.scheduler.config)
+        pipe.set_progress_bar_config(disable=True)
+        generator = torch.Generator().manual_seed(1)
+        common = {"num_inference_steps": 3, "generator": generator, "output_type": "latent"}
+        drawn.append(pipe(PROMPT, **common, **settings).images)
+    assert relative_l2(drawn[1], drawn[0]).item() < 1e-5
 
 
 @needs_student
