@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import io
-import json
 import os
 import zipfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from PIL import Image
@@ -16,20 +14,25 @@ from PIL import Image
 from flowsteer.comparing import Card, Column
 from flowsteer.pictures import versions
 from flowsteer.settings import Settings
-from flowsteer.validation import check_prompt, check_seed, shorten
+from flowsteer.untrusted import (
+    MOST_ARCHIVE_BYTES,
+    Archive,
+    decoding,
+    name_of,
+    open_archive,
+    open_regular,
+    parse_json,
+    read_json,
+)
+from flowsteer.validation import MAX_PROMPT_CHARACTERS, check_prompt, check_seed, shorten
 
 SETTINGS_FILE = "settings.json"
-MOST_BYTES = 500_000_000  # of one file in a ZIP; more is no comparison
-
-
-_NOT_OURS = (
-    OSError,
-    KeyError,
-    TypeError,
-    UnicodeDecodeError,
-    json.JSONDecodeError,
-    zipfile.BadZipFile,
-)
+MOST_SETTINGS_BYTES = 5_000_000
+MOST_PNG_BYTES = 50_000_000
+MOST_PNG_PIXELS = 2**24  # 4096 x 4096
+MOST_COLUMNS = 64
+MOST_SEEDS = 64
+WHAT = "a comparison"
 
 
 @dataclass(frozen=True)
@@ -91,41 +94,66 @@ def read_comparison(path: str | os.PathLike[str]) -> ComparisonFile:
     Raises:
         ValueError: if the file is not readable as either, or a value in it is wrong.
     """
-    name = os.fspath(path)
+    with open_regular(path, WHAT, MOST_ARCHIVE_BYTES) as file:
+        packed = zipfile.is_zipfile(file)
     try:
-        if zipfile.is_zipfile(name):
-            text, pictures = _read_zip(name)
-        else:
-            text, pictures = Path(name).read_text(encoding="utf-8"), {}
-        record = json.loads(text)
-        columns = tuple(_column(row) for row in record["columns"])
-        seeds = tuple(check_seed(seed) for seed in record["seeds"])
-        model, prompt = record["model"], check_prompt(record["prompt"])
-    except _NOT_OURS as error:
+        if not packed:
+            return _comparison(read_json(path, WHAT, MOST_SETTINGS_BYTES))
+        with open_archive(path, WHAT) as archive:
+            text = archive.read(SETTINGS_FILE, MOST_SETTINGS_BYTES).decode("utf-8-sig")
+            saved = _comparison(parse_json(text, f"{SETTINGS_FILE} in {archive.where}"))
+            return replace(saved, pictures=_pictures(archive, saved))
+    except ValueError as error:
+        where = name_of(path)
+        reason = str(error).removeprefix(where).lstrip()
         raise ValueError(
-            f"{name!r} is no comparison ({type(error).__name__}: {error}); give the app's ZIP or"
-            f" its {SETTINGS_FILE}"
+            f"{where} is no comparison that can be drawn again: {reason}; give the app's ZIP or its"
+            f" {SETTINGS_FILE}"
         ) from error
-    if not isinstance(model, str) or not columns or not seeds:
-        raise ValueError(f"{name!r} names no model, no column or no seed; download it again")
-    return ComparisonFile(model, prompt, seeds, columns, pictures)
 
 
-def _read_zip(name: str) -> tuple[str, dict[str, Image.Image]]:
-    pictures = {}
-    with zipfile.ZipFile(name) as archive:
-        for entry in archive.infolist():
-            if entry.file_size > MOST_BYTES:
-                raise ValueError(f"{entry.filename!r} in {name!r} is too large for a picture")
-            if entry.filename.endswith(".png"):
-                with Image.open(io.BytesIO(archive.read(entry))) as image:
-                    pictures[entry.filename] = image.convert("RGB")
-        return archive.read(SETTINGS_FILE).decode("utf-8"), pictures
+def _comparison(record: Any) -> ComparisonFile:
+    """What `settings.json` says, without pictures."""
+    if not isinstance(record, dict):
+        raise ValueError("it holds no JSON object")
+    if lacking := sorted({"model", "prompt", "seeds", "columns"} - record.keys()):
+        raise ValueError(f"it lacks {', '.join(lacking)}")
+    model, seeds, columns = record["model"], record["seeds"], record["columns"]
+    if not isinstance(model, str) or not 0 < len(model) <= MAX_PROMPT_CHARACTERS:
+        raise ValueError(f"model = {shorten(model)} must be a name or a folder")
+    for name, values, most in (
+        ("seeds", seeds, MOST_SEEDS),
+        ("columns", columns, MOST_COLUMNS),
+    ):
+        if not isinstance(values, list) or not 1 <= len(values) <= most:
+            raise ValueError(f"{name} = {shorten(values)} must be a list of 1 to {most}")
+    return ComparisonFile(
+        model,
+        check_prompt(record["prompt"]),
+        tuple(check_seed(seed) for seed in seeds),
+        tuple(_column(row) for row in columns),
+    )
 
 
-def _column(row: dict[str, Any]) -> Column:
+def _pictures(archive: Archive, saved: ComparisonFile) -> dict[str, Image.Image]:
+    """The pictures that a comparison should have, of those that are there; others are left."""
+    found = {}
+    for column in saved.columns:
+        for seed in saved.seeds:
+            name = picture_file(column, seed)
+            if name in archive and name not in found:
+                file = io.BytesIO(archive.read(name, MOST_PNG_BYTES))
+                with decoding(file, name, ("PNG",), most_pixels=MOST_PNG_PIXELS) as image:
+                    found[name] = image.convert("RGB")
+    return found
+
+
+def _column(row: Any) -> Column:
     if not isinstance(row, dict) or not isinstance(row.get("student"), str | None):
-        raise TypeError(f"{shorten(row)} is no column")
+        raise ValueError(f"column {shorten(row)} must be an object, its student text or null")
+    for name in ("key", "title"):
+        if not isinstance(row.get(name), str) or len(row[name]) > MAX_PROMPT_CHARACTERS:
+            raise ValueError(f"column {name} = {shorten(row.get(name))} must be text")
     known = {item.name for item in fields(Settings)}
     if unknown := sorted(row.keys() - known - {"key", "title"}):
         raise ValueError(
@@ -133,4 +161,4 @@ def _column(row: dict[str, Any]) -> Column:
             " flowsteer may have written it"
         )
     settings = Settings(**{name: value for name, value in row.items() if name in known}).validate()
-    return Column(str(row["key"]), str(row["title"]), settings)
+    return Column(row["key"], row["title"], settings)

@@ -20,6 +20,7 @@ from flowsteer.comparing import Card
 from flowsteer.flow.grids import format_grid
 from flowsteer.generation import Picture, Settings
 from flowsteer.students import student_title
+from flowsteer.untrusted import MOST_PICTURE_BYTES, decoding, name_of, open_regular, parse_json
 
 TEXT_KEY = "flowsteer"
 """Keyword of the PNG text chunk; its value is a JSON object."""
@@ -106,18 +107,20 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The record of a PNG that `save_png` wrote.
 
     Raises:
-        ValueError: if the file is no picture or carries no record.
+        ValueError: if the file is no PNG, or carries no record that is a JSON object.
     """
-    try:
-        with Image.open(path) as image:
-            text = image.info.get(TEXT_KEY)
-    except OSError as error:
-        raise ValueError(f"{os.fspath(path)!r} is not readable as a picture: {error}") from error
-    if text is None:
-        raise ValueError(
-            f"{os.fspath(path)!r} has no {TEXT_KEY!r} text chunk; flowsteer writes one"
-        )
-    return json.loads(text)
+    where = name_of(path)
+    with (
+        open_regular(path, "a picture", MOST_PICTURE_BYTES) as file,
+        decoding(file, where, ("PNG",)) as image,
+    ):
+        text = image.info.get(TEXT_KEY)
+    if not isinstance(text, str):
+        raise ValueError(f"{where} has no {TEXT_KEY!r} text chunk; flowsteer writes one")
+    record = parse_json(text, f"the {TEXT_KEY!r} text chunk of {where}")
+    if not isinstance(record, dict):
+        raise ValueError(f"the {TEXT_KEY!r} text chunk of {where} holds no JSON object")
+    return record
 
 
 def picture_name(picture: Picture, index: int) -> str:

@@ -2,6 +2,7 @@ import json
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from flowsteer.comparing import PipelineSet, columns_for, compare
 from flowsteer.generation import Settings, generate
@@ -64,8 +65,37 @@ def test_files_without_a_record_are_named(tmp_path):
     Image.new("RGB", (4, 4)).save(plain)
     with pytest.raises(ValueError, match="no 'flowsteer' text chunk"):
         read_record(plain)
-    with pytest.raises(ValueError, match="not readable"):
+    with pytest.raises(ValueError, match="missing.png is not there"):
         read_record(tmp_path / "missing.png")
+    plain.write_bytes(b"no picture")
+    with pytest.raises(ValueError, match="plain.png is not readable as a picture"):
+        read_record(plain)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[" * 100_000, "nested deeper than 64"),
+        ("[]", "holds no JSON object"),
+        ('{"seed": ' + "1" * 400 + "}", "a number of 400 digits"),
+    ],
+)
+@pytest.mark.parametrize("zipped", [False, True])
+def test_records_that_lie_are_refused(tmp_path, text, problem, zipped):
+    chunk = PngInfo()
+    chunk.add_text("flowsteer", text, zip=zipped)
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png", pnginfo=chunk)
+    with pytest.raises(ValueError, match=problem) as caught:
+        read_record(tmp_path / "a.png")
+    assert str(tmp_path / "a.png") in str(caught.value)
+
+
+def test_a_text_chunk_that_unpacks_to_100_mb_is_refused(tmp_path):
+    chunk = PngInfo()
+    chunk.add_text("flowsteer", " " * 10**8, zip=True)
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png", pnginfo=chunk)
+    with pytest.raises(ValueError, match="a.png is not readable as a picture"):
+        read_record(tmp_path / "a.png")
 
 
 def test_names_tell_settings_apart(tiny, picture):

@@ -12,7 +12,9 @@ from typing import Any
 from PIL import Image
 
 from flowsteer.files import write_text
+from flowsteer.untrusted import read_json
 
+MOST_CELL_BYTES = 50_000_000  # per-prompt lists of 1,200 prompts take 0.15 MB
 Record = dict[str, Any]
 """What a cell's JSON holds: name, table, label, seed, config, results, made_on, seconds, …"""
 
@@ -56,11 +58,11 @@ class Store:
         """
         path = self._path(name)
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            missing = {"name", "table", "config", "results"} - record.keys()
-        except (OSError, ValueError, AttributeError) as error:
+            record = read_json(path, "a cell of a reproduction", MOST_CELL_BYTES)
+        except ValueError as error:
             raise ValueError(f"{path} is not readable as a cell: {error}; delete it") from error
-        if missing or record["name"] != name:
+        whole = isinstance(record, dict) and {"name", "table", "config", "results"} <= record.keys()
+        if not whole or record["name"] != name:
             raise ValueError(f"{path} is no record of the cell {name!r}; delete it")
         return record
 

@@ -12,6 +12,7 @@ read from them goes through here:
     read_tensors(path, expected)            its tensors, known to be finite and of expected shapes
     check_finite(named_tensors, where)      tensors from elsewhere
     decoding(file, where)                   a picture of bounded size, in a with block
+    open_archive(path, what)                a ZIP file of few plain files, in a with block
     open_regular(path, what, most_bytes)    for all else: an open file known to be regular
 
 Type and size are checked before a byte is read, numbers before anything is built from them. Each
@@ -20,6 +21,7 @@ failure is a one-line `ValueError` that names the file and the fix, whatever was
 one line whatever it contains.
 """
 
+from flowsteer.untrusted.archives import MOST_ARCHIVE_BYTES, Archive, open_archive
 from flowsteer.untrusted.jsons import parse_json, read_json
 from flowsteer.untrusted.opening import (
     name_of,
@@ -33,12 +35,15 @@ from flowsteer.untrusted.tensors import check_finite, read_tensors
 from flowsteer.untrusted.weights import Header, TensorInfo, read_header
 
 __all__ = [
+    "MOST_ARCHIVE_BYTES",
     "MOST_PICTURE_BYTES",
+    "Archive",
     "Header",
     "TensorInfo",
     "check_finite",
     "decoding",
     "name_of",
+    "open_archive",
     "open_regular",
     "parse_json",
     "read_bytes",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from flowsteer.app.figures import figure_html
 from flowsteer.app.html import empty_html, escape, image_html, table_html
 from flowsteer.app.markdown import markdown_html
 from flowsteer.app.screens.base import HERE, PLAIN, QUICK, Screen
+from flowsteer.untrusted import read_json
 
 RESULTS = HERE.parent / "emoji" / "results"
 REPRODUCTION = RESULTS / "reproduction"
@@ -40,6 +40,7 @@ NOT_YET = empty_html(
     " put its folder at flowsteer/emoji/results/reproduction and it appears here.",
 )
 WAIT = empty_html("Reading the report", "Plots are drawn when this screen is first opened.")
+MOST_RESULT_BYTES = 50_000_000
 LARGEST_SHEET = 1400  # pixels
 
 
@@ -85,10 +86,10 @@ def results_html(results: Path, reproduction: Path) -> str:
 def measured_html(results: Path) -> str:
     """EmojiEval, distance and Frechet distance of teacher, undistilled rows and students."""
     try:
-        teacher = json.loads((results / "teacher.json").read_text(encoding="utf-8"))
+        teacher = _read(results / "teacher.json")
         rows = [teacher["teacher"], *teacher["undistilled"]]
         for path in sorted(results.glob("*.json")):
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = _read(path)
             if isinstance(record, dict) and isinstance(record.get("student"), dict):
                 rows.append(record["student"])
         body = [_measured_row(row) for row in rows]
@@ -101,6 +102,10 @@ def measured_html(results: Path) -> str:
         " final latents to the teacher’s 28 steps from the same noise. The teacher’s rows were made"
         f" on: {escape(device)}.</p>" + table_html("Measured", head, body)
     )
+
+
+def _read(path: Path) -> Any:
+    return read_json(path, "measured results", MOST_RESULT_BYTES)
 
 
 def _measured_row(row: dict[str, Any]) -> list[str]:
