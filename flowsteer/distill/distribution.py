@@ -49,20 +49,6 @@ class Noising(NamedTuple):
     noise: Tensor  # (b, *d): standard normal
 
 
-def own_states(
-    student: VelocityField, eps: Tensor, windows: TimeWindows, cond: Any = None
-) -> list[Tensor]:
-    """Where the student's own Euler steps from the noise enter each window: K times (b, *d).
-
-    No gradient; K - 1 calls.
-    """
-    states = [eps]
-    with torch.no_grad():
-        for k in range(windows.num_windows - 1):
-            states.append(euler_step(student, states[-1], *windows.bounds(k), cond))
-    return states
-
-
 def window_ends(
     student: VelocityField,
     states: list[Tensor],
@@ -74,7 +60,7 @@ def window_ends(
 
     Args:
         student: the field that is taught.
-        states: from `own_states`.
+        states: from `starts.own_states`.
         edge: (b,) int64 in [0, K).
         windows: the student's.
         cond: what it is told.

@@ -14,9 +14,9 @@ from flowsteer.distill.distribution import (
     fake_field_loss,
     noised_forward,
     noising_times,
-    own_states,
     window_ends,
 )
+from flowsteer.distill.starts import own_states
 from flowsteer.flow import GaussianMixture, TimeWindows, interpolate, rollout
 
 WINDOWS = TimeWindows((1.0, 0.9, 0.75, 0.5, 0.0))
