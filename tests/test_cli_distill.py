@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -31,6 +32,7 @@ def distill(tiny_folder, tmp_path, prompts):
             "--pretrained_model_name_or_path": tiny_folder,
             "--output_dir": tmp_path / "out",
             "--prompts": prompts,
+            "--method": "ota",
             "--train_batch_size": 2,
             "--max_train_steps": 2,
             "--checkpointing_steps": 1,
@@ -106,17 +108,18 @@ def test_distill_reports_to_tensorboard(distill, tmp_path):
 
 
 def test_divergence_is_one_line_code_2_and_keeps_the_last_checkpoint(distill, tmp_path, capsys):
-    """A learning rate that no network survives: the loss overflows two steps later."""
-    assert distill("--checkpointing_steps", 2) == 0
+    """A rate that no network survives under such an alpha: the loss overflows a step later."""
+    assert distill("--checkpointing_steps", 2, "--lora_alpha", 65536, "--learning_rate", 1e-9) == 0
     good = latest_checkpoint(tmp_path / "out")
     student = tmp_path / "out" / "student" / "pytorch_lora_weights.safetensors"
     before = student.read_bytes()
-    wild = ["--learning_rate", 1e30, "--max_train_steps", 6, "--checkpointing_steps", 2]
+    wild = ["--learning_rate", 1, "--lora_alpha", 65536]
+    wild += ["--max_train_steps", 20, "--checkpointing_steps", 20]
     capsys.readouterr()
     assert distill(*wild, "--resume_from_checkpoint", "latest") == 2
     line = last_line(capsys)
     assert line.startswith("flowsteer: error: loss = ")
-    assert "is not finite; lower --learning_rate (1e+30)" in line
+    assert "is not finite; lower --learning_rate (1)" in line
     assert latest_checkpoint(tmp_path / "out") == good
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "checkpoint-2",
@@ -130,7 +133,7 @@ def test_divergence_is_one_line_code_2_and_keeps_the_last_checkpoint(distill, tm
     ("words", "message"),
     [
         (["--prompts", None], "has no prompts of its own to learn from; give --prompts FILE"),
-        (["--prompts", "/no/such/file"], "--prompts /no/such/file is not readable"),
+        (["--prompts", "/no/such/file"], "/no/such/file is not there"),
         (["--pretrained_model_name_or_path", "emojis"], "model = 'emojis' is unknown"),
         (["--learning_rate", "nan"], "learning_rate = nan"),
         (["--train_batch_size", 0], "train_batch_size = 0"),
@@ -234,7 +237,7 @@ def test_a_second_round_of_reflow(distill, tmp_path):
         (["--method", "perflow"], "learns from pictures, and --prompts has none"),
         (["--train_data_dir", "."], "prompts and train_data_dir are both given"),
         (["--prompts", None, "--train_data_dir", "/no/folder"], "/no/folder is no folder"),
-        (["--cache_samples", 0], "cache_samples = 0 must be at least 1"),
+        (["--cache_samples", 0], "cache_samples = 0 must be a whole number from 1"),
         (["--method", "reflow", "--num_windows", 4], "num_windows = 4"),
         (["--student", "nobody"], "student = 'nobody' is unknown"),
         (["--critic_depth", 9, "--method", "flowsteer"], "depth = 9"),
@@ -247,3 +250,56 @@ def test_bad_choices_write_nothing(distill, tmp_path, capsys, words, message):
     line = last_line(capsys)
     assert line.startswith("flowsteer: error: ") and message in line
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def fresh_accelerate():
+    """accelerate remembers a process's first precision: forgotten here, as in a new process."""
+    AcceleratorState._reset_state(True)
+    yield AcceleratorState._reset_state
+    AcceleratorState._reset_state(True)
+
+
+def losses(folder):
+    return [row["loss"] for row in read_log(folder)]
+
+
+def test_the_launcher_s_precision_is_the_flag_s(distill, tmp_path, monkeypatch, fresh_accelerate):
+    """`accelerate launch --mixed_precision bf16` and `--mixed_precision bf16` teach the same."""
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    for name, words in (("exact", []), ("flag", ["--mixed_precision", "bf16"])):
+        assert distill("--output_dir", tmp_path / name, *words) == 0
+        fresh_accelerate(True)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert distill("--output_dir", tmp_path / "launcher") == 0
+    assert losses(tmp_path / "launcher") == losses(tmp_path / "flag")
+    assert losses(tmp_path / "exact") != losses(tmp_path / "flag")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--adam_weight_decay", 1e300], "adam_weight_decay = 1e+300 must be a number from 0 to 1"),
+        (["--learning_rate", 1e38], "learning_rate = 1e+38 must be a number above 0"),
+        (["--train_batch_size", 10**12], "train_batch_size = 1000000000000 must be"),
+        (["--train_batch_size", 10**400], "train_batch_size = 100000"),
+        (["--num_windows", 1000], "num_windows = 1000 must be a whole number from 1 to 64"),
+        (["--compile", True], "compile = True needs a CUDA GPU"),
+        (["--preset", "gpu"], "give --no_compile"),
+        (["--rank", -3], "rank = -3"),
+        (["--output_dir", ""], "output_dir = '' must be text"),
+    ],
+)
+def test_numbers_that_make_no_sense_write_nothing(distill, tmp_path, capsys, words, message):
+    before = set(tmp_path.iterdir())
+    assert distill(*words) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("flowsteer: error: ") and message in err and err.count("\n") == 1
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_the_preset_s_name_stays_with_the_student(distill, tmp_path):
+    words = ["--preset", "gpu", "--no_compile", True, "--mixed_precision", "no"]
+    assert distill(*words, "--dataloader_num_workers", 0) == 0
+    settings = StudentInfo.load(tmp_path / "out" / "student").settings
+    assert (settings["preset"], settings["share_at_hi"]) == ("gpu", 0.8)

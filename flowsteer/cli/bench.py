@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from tyro.conf import Positional
 
 from flowsteer.cli.inputs import DEFAULT_STUDENT, WholeNumber
 from flowsteer.files import write_text
-from flowsteer.validation import check_whole_number
+from flowsteer.limits import Within, check_fields
 
 
 @dataclass(frozen=True)
@@ -22,19 +22,19 @@ class Bench:
     """Which benchmark."""
     student: str = DEFAULT_STUDENT
     """Bundled student or student folder."""
-    repeats: WholeNumber = 7
+    repeats: Annotated[WholeNumber, Within(1, 1000)] = 7
     """Runs of each, in turn, of slow ones fewer; the median counts."""
     json: Path | None = None
     """Also write the figures to this file."""
 
     def run(self) -> None:
         """Print one table a benchmark."""
-        repeats = check_whole_number("repeats", self.repeats, 1, 1000)
+        check_fields(self)
         from flowsteer.bench import BENCHES, run_benches
 
         names = BENCHES if self.bench == "all" else (self.bench,)
         reports = []
-        for report in run_benches(names, self.student, repeats):
+        for report in run_benches(names, self.student, self.repeats):
             print(report.table(), end="\n\n", flush=True)
             reports.append(report.to_json())
         if self.json is not None:

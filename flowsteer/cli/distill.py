@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Self
 
 from flowsteer.cli.inputs import check_output_dir, collect_prompts
+from flowsteer.limits import Within
 from flowsteer.training.distillation_config import DistillationConfig
+from flowsteer.training.presets import PRESETS
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Distill(DistillationConfig):
     """File with one prompt a line to learn from; by default captions of emoji scenes."""
     train_data_dir: Path | None = None
     """Folder of captioned pictures to learn from; perflow needs it for any teacher but emoji."""
-    cache_samples: int | None = None
+    cache_samples: Annotated[int | None, Within(1, 1_000_000)] = None
     """Encode this many pictures once and learn from them; unset, new ones in every step."""
     prompt_cache: Path | None = None
     """Folder for the prompts' embeddings, computed once; for --prompts or --train_data_dir."""
@@ -29,28 +32,40 @@ class Distill(DistillationConfig):
         super().__post_init__()
         if self.prompts is not None and self.train_data_dir is not None:
             raise ValueError("prompts and train_data_dir are both given; the pictures have prompts")
-        if self.cache_samples is not None and self.cache_samples < 1:
-            raise ValueError(f"cache_samples = {self.cache_samples} must be at least 1")
+
+    @classmethod
+    def starting_from(cls, words: Sequence[str]) -> Self | None:
+        """The preset among the words, whose flags are the defaults of all others."""
+        name = None
+        for word, following in zip(words, [*words[1:], ""], strict=True):
+            flag, _, value = word.partition("=")
+            if flag == "--preset":
+                name = value or following
+        return cls.from_preset(name) if name in PRESETS else None  # else the parser complains
 
     def run(self) -> None:
         """Train, with a progress bar on stderr; print the student's folder."""
         check_output_dir(self.output_dir)
         texts = None if self.prompts is None else collect_prompts((), self.prompts)
         self._check_source()
-        from flowsteer.loading import load_pipeline, pipeline_info
+        from flowsteer.loading import check_device, load_pipeline, pipeline_info, resolve_model
+        from flowsteer.models.schedule import check_schedule_of
         from flowsteer.training.distillation import STUDENT, distill
+        from flowsteer.training.machine import check_compiler
         from flowsteer.training.progress import watch
         from flowsteer.training.run_folder import check_run
 
         check_run(self, STUDENT)
-        pipe = load_pipeline(self.pretrained_model_name_or_path, device=self.device)
+        model = self.pretrained_model_name_or_path
+        check_schedule_of(resolve_model(model), model)
+        check_compiler(self.compile, check_device(self.device))
+        pipe = load_pipeline(model, device=self.device)
         source, encode = self._source(pipe, texts)
         embed = None
         if self.prompt_cache is not None:
             from flowsteer.training.prompt_cache import PromptCache
 
-            name = self.pretrained_model_name_or_path
-            embed = PromptCache.build(pipe, source.texts, self.prompt_cache, name)
+            embed = PromptCache.build(pipe, source.texts, self.prompt_cache, model)
         scale = pipeline_info(pipe).guidance_scale
         reports = distill(pipe, source, self, scale, encode=encode, embed=embed)
         for _ in watch(reports, self, "distil"):
@@ -66,7 +81,7 @@ class Distill(DistillationConfig):
                 " prompts of its own to learn from; give --prompts FILE, one prompt a line, or"
                 " --train_data_dir"
             )
-        if self.preset.needs_data and self.prompts is not None:
+        if self.teaching.needs_data and self.prompts is not None:
             raise ValueError(
                 f"method = {self.method!r} learns from pictures, and --prompts has none; give"
                 " --train_data_dir, or use ota"
@@ -93,7 +108,7 @@ class Distill(DistillationConfig):
             read = normalize_prompt if self.pretrained_model_name_or_path == "emoji" else None
             source = FolderSource(self.train_data_dir, self.seed, size, read)
             encode = vae_encoder(pipe.vae)
-        elif self.preset.needs_data:
+        elif self.teaching.needs_data:
             source, encode = SceneSource(self.seed), scene_encoder(pipe.vae)
         else:
             return CaptionSource(self.seed), None

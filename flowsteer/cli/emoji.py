@@ -41,7 +41,7 @@ class EmojiDetector(TrainingConfig):
     lr_warmup_steps: int = 200
     adam_weight_decay: float = 0.02
     max_grad_norm: float = 5.0
-    mixed_precision: Literal["no", "bf16"] = "bf16"
+    mixed_precision: Literal["no", "bf16"] | None = "bf16"
     checkpointing_steps: int = 2000
     start: Path | None = None
     """Detector folder to go on from; by default a fresh one."""

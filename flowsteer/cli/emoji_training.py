@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from flowsteer.cli.inputs import check_output_dir
+from flowsteer.limits import Within
 from flowsteer.training.config import TrainingConfig
 
 
@@ -60,7 +61,7 @@ class EmojiTeacher(TrainingConfig):
     """Pipeline folder to go on from; by default a fresh model."""
     size: Literal["emoji", "tiny"] = "emoji"
     """Architecture of a fresh model; tiny is for tests."""
-    scenes: int = 1_000_000
+    scenes: Annotated[int, Within(1, 10_000_000)] = 1_000_000
     """Scenes drawn and encoded before the first step."""
 
     def run(self) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json as jsonlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from flowsteer.cli.bench import write_json
 from flowsteer.cli.inputs import WholeNumber
-from flowsteer.validation import check_whole_number
+from flowsteer.limits import Within, check_fields
 
 MOST_PROMPTS = 1200
 
@@ -22,7 +22,7 @@ class Evaluate:
     """Bundled student or student folder."""
     model: str = "emoji"
     """The student's teacher: emoji, or a pipeline folder of the emoji architecture."""
-    num_prompts: WholeNumber | None = None
+    num_prompts: Annotated[WholeNumber, Within(6, MOST_PROMPTS)] | None = None
     """How many, an equal share of each of the six tasks; by default all of the split."""
     split: Literal["test", "dev"] = "test"
     """dev while you tune, test for figures to report."""
@@ -33,19 +33,19 @@ class Evaluate:
 
     def run(self) -> None:
         """Print a table row by row; half a minute on a GPU, 20 on two CPU cores for all prompts."""
-        number = self.num_prompts
-        if number is not None:
-            number = check_whole_number("num_prompts", number, 6, MOST_PROMPTS)
+        check_fields(self)
         if self.student == "none":
             raise ValueError("student = 'none' has nothing to compare; use flowsteer emoji report")
         from flowsteer.emoji.detector import load_detector
         from flowsteer.emoji.prompts import load_prompts
         from flowsteer.evaluation.report import compare_lines, known_undistilled, report_student
-        from flowsteer.loading import load_pipeline, with_student
+        from flowsteer.loading import load_pipeline, resolve_model, with_student
+        from flowsteer.models.schedule import check_schedule_of
         from flowsteer.students import find_student
 
         find_student(self.student)
-        prompts = load_prompts(self.split, number)
+        prompts = load_prompts(self.split, self.num_prompts)
+        check_schedule_of(resolve_model(self.model), self.model)
         teacher = load_pipeline(self.model, device=self.device)
         student = with_student(teacher, self.student)
         detector = load_detector(device=teacher.transformer.device)
@@ -70,23 +70,28 @@ class EmojiReport:
     """Detector folder; by default the bundled one."""
     autoencoder: Path | None = None
     """autoencoder.json of its training run, to be kept in the record."""
-    num_prompts: WholeNumber = 1200
+    num_prompts: Annotated[WholeNumber, Within(12, MOST_PROMPTS)] = MOST_PROMPTS
     """Test prompts; half as many dev prompts."""
     device: str | None = None
     """Such as cpu or cuda; by default a GPU if there is one."""
 
     def run(self) -> None:
         """Print rows as they come, then write both files."""
-        number = check_whole_number("num_prompts", self.num_prompts, 12, MOST_PROMPTS)
+        check_fields(self)
         from flowsteer.emoji.detector import DETECTOR_FOLDER, load_detector
         from flowsteer.emoji.prompts import load_prompts
         from flowsteer.evaluation.report import report_teacher
-        from flowsteer.loading import load_pipeline
+        from flowsteer.loading import load_pipeline, resolve_model
+        from flowsteer.models.schedule import check_schedule_of
 
+        check_schedule_of(resolve_model(self.model), self.model)
         pipe = load_pipeline(self.model, device=self.device)
         folder = self.detector or DETECTOR_FOLDER
         detector = load_detector(folder, pipe.transformer.device)
-        dev, test = load_prompts("dev", number // 2), load_prompts("test", number)
+        dev, test = (
+            load_prompts("dev", self.num_prompts // 2),
+            load_prompts("test", self.num_prompts),
+        )
         record = report_teacher(pipe, detector, dev, test)
         if self.autoencoder is not None:
             record["autoencoder"] = jsonlib.loads(self.autoencoder.read_text())

@@ -106,6 +106,9 @@ def parse(words: Sequence[str]) -> Runnable:
     name, rest = split_command(words)
     _check_output_dir_is_named(rest)
     command: Any = COMMANDS[name].load()
+    start = command.starting_from(rest) if hasattr(command, "starting_from") else None
+    # what a preset switches on can be switched off again: --no_compile
+    pairs = () if start is not None else (tyro.conf.FlagCreatePairsOff,)
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
@@ -113,13 +116,15 @@ def parse(words: Sequence[str]) -> Runnable:
                 command,
                 prog=f"flowsteer {name}",
                 args=rest,
+                default=start,
                 use_underscores=True,
-                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+                config=(*pairs, tyro.conf.OmitArgPrefixes),
             )
     except SystemExit as stop:
         if not stop.code:
             raise
-        raise ValueError(f"{unboxed(complaint.getvalue())}; see flowsteer {name} --help") from None
+        message = unboxed(complaint.getvalue()).removeprefix(f"Error parsing {command.__name__}: ")
+        raise ValueError(f"{message}; see flowsteer {name} --help") from None
 
 
 def _check_output_dir_is_named(words: Sequence[str]) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from flowsteer.cli.inputs import Number, WholeNumber, check_output_dir
-from flowsteer.validation import check_seed, check_whole_number
+from flowsteer.limits import Within, check_fields
+from flowsteer.validation import SEED_LIMIT
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,15 @@ class Reproduce:
     paper, 5 solvers; by default all."""
     cells: tuple[str, ...] = ()
     """Only these cells, by name; report.md lists those that are missing."""
-    seeds: tuple[WholeNumber, ...] = ()
+    seeds: tuple[Annotated[WholeNumber, Within(0, SEED_LIMIT - 1)], ...] = ()
     """Training seeds of the ablation; by default the preset's."""
-    max_seconds: Number | None = None
+    max_seconds: Annotated[Number, Within(0, 10_000_000, above=True)] | None = None
     """Stop in time; training goes on from its checkpoint in the next call."""
     report_only: bool = False
     """Write the report of what is there, and run nothing."""
     compile: bool = False
     """Compile the transformers (CUDA; a minute at the start)."""
-    dataloader_num_workers: WholeNumber = 0
+    dataloader_num_workers: Annotated[WholeNumber, Within(0, 256)] = 0
     """Processes that draw scenes."""
     device: str | None = None
     """Such as cpu or cuda; by default a GPU if there is one."""
@@ -40,11 +40,8 @@ class Reproduce:
     def run(self) -> None:
         """Do the cells, a line each on stdout, then write the report and print its path."""
         check_output_dir(self.output_dir)
-        seeds = tuple(check_seed(seed) for seed in self.seeds)
-        workers = check_whole_number("dataloader_num_workers", self.dataloader_num_workers, 0, 256)
-        limit = self.max_seconds
-        if limit is not None and not (isinstance(limit, int | float) and 0 < limit < math.inf):
-            raise ValueError(f"max_seconds = {limit!r} must be a number above 0, such as 540")
+        check_fields(self)
+        from flowsteer.loading import check_device
         from flowsteer.reproduce.cells import plan
         from flowsteer.reproduce.jobs import Deadline
         from flowsteer.reproduce.presets import find_preset
@@ -52,12 +49,16 @@ class Reproduce:
         from flowsteer.reproduce.run import Choice, Reproduction, chosen_rates
         from flowsteer.reproduce.store import Store
         from flowsteer.reproduce.workbench import Machine, Workbench
+        from flowsteer.training.machine import check_compiler
 
         preset, store = find_preset(self.preset), Store(self.output_dir)
         if not self.report_only:
-            bench = Workbench(preset, Machine(self.device, self.compile, workers))
-            choice = Choice(self.tables or None, self.cells, seeds or None)
-            reproduction = Reproduction(preset, store, bench, choice, Deadline.after(limit))
+            check_compiler(self.compile, check_device(self.device))
+            machine = Machine(self.device, self.compile, self.dataloader_num_workers)
+            choice = Choice(self.tables or None, self.cells, self.seeds or None)
+            deadline = Deadline.after(self.max_seconds)
+            bench = Workbench(preset, machine)
+            reproduction = Reproduction(preset, store, bench, choice, deadline)
             for progress in reproduction.run():
                 print(progress, flush=True)
         print(write_report(store, plan(preset), chosen_rates(store, preset)))

@@ -21,6 +21,7 @@ from flowsteer.measure.images import psnr
 from flowsteer.models.autoencoder import decode_latents
 from flowsteer.training import StepReport, TrainingConfig, train
 from flowsteer.training.data import NumberedBatches, seeded_generator
+from flowsteer.training.machine import check_compiler
 from flowsteer.training.results import Result, ResultFolder
 from flowsteer.training.run_settings import RunSettings
 
@@ -40,6 +41,7 @@ def train_autoencoder(
     the latents' mean and spread become the shift and scaling factors.
     """
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    check_compiler(config.compile, accelerator.device)
     torch.manual_seed(config.seed)
     vae = build_autoencoder(SIZES[size]).to(accelerator.device, memory_format=torch.channels_last)
     render = Renderer(load_art(), accelerator.device)

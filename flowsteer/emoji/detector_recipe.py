@@ -31,6 +31,7 @@ from flowsteer.emoji.scenes import Scene, World, draw_scene
 from flowsteer.files import write_text
 from flowsteer.training import StepReport, TrainingConfig, train
 from flowsteer.training.data import NumberedBatches, seeded_generator
+from flowsteer.training.machine import check_compiler
 from flowsteer.training.results import Result, ResultFolder
 from flowsteer.training.run_settings import RunSettings
 
@@ -92,6 +93,7 @@ def train_detector(
         report_every: steps between reports.
     """
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    check_compiler(config.compile, accelerator.device)
     device = accelerator.device
     torch.manual_seed(config.seed)
     detector = start or _fresh(widths)

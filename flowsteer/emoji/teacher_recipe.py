@@ -18,6 +18,7 @@ from flowsteer.flow import interpolate, shift_sigmas, velocity
 from flowsteer.models import SD3Field, compile_blocks, encode_tokens, fold_equal_tokens
 from flowsteer.training import StepReport, TrainingConfig, train
 from flowsteer.training.data import seeded_generator
+from flowsteer.training.machine import check_compiler
 from flowsteer.training.results import Result, ResultFolder
 from flowsteer.training.run_settings import RunSettings, fingerprint, texts_fingerprint
 
@@ -66,6 +67,7 @@ def train_teacher(
         report_every: steps between reports.
     """
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
+    check_compiler(config.compile, accelerator.device)
     pipe = start or build_pipeline(size, config.seed, caption_corpus(CORPUS_SIZE, seed=0))
     pipe.vae = vae.to(accelerator.device, memory_format=torch.channels_last).eval()
     model = TextToVelocity(pipe).to(accelerator.device, torch.float32).train()

@@ -23,6 +23,7 @@ from flowsteer.measure.bootstrap import Interval, mean_interval
 from flowsteer.measure.distances import relative_l2
 from flowsteer.measure.frechet import frechet_distance
 from flowsteer.models.autoencoder import decode_latents
+from flowsteer.models.schedule import check_schedule
 from flowsteer.models.sd3 import SD3Field, TextCondition, encode_prompts
 
 ENDPOINT_STEPS = 100  # a grid fine enough to stand for the exact end of a path
@@ -112,7 +113,12 @@ class Result:
 
 
 def prepare(pipe: Any, prompts: Sequence[EvalPrompt], batch_size: int = 256) -> Setting:
-    """Encode the prompts and draw the noise of each one's seed."""
+    """Encode the prompts and draw the noise of each one's seed.
+
+    Raises:
+        ValueError: if the model's times are others than the grids that variants are sampled on.
+    """
+    check_schedule(pipe.scheduler.config, str(getattr(pipe, "name_or_path", "")))
     texts = [normalize_prompt(prompt.text) for prompt in prompts]
     parts = [
         encode_prompts(pipe, texts[low : low + batch_size])

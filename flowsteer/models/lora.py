@@ -23,6 +23,7 @@ MERGE_BELOW = 16
 TARGET_MODULES = [
     *("attn.to_q", "attn.to_k", "attn.to_v", "attn.to_out.0"),
     *("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out"),
+    *("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0"),  # SD3.5's, on the image alone
     *("ff.net.0.proj", "ff.net.2", "ff_context.net.0.proj", "ff_context.net.2"),
     *("norm1.linear", "norm1_context.linear"),
 ]
@@ -84,7 +85,8 @@ def run_merged(network: nn.Module) -> None:
 def _merged_forward(layer: Linear, x: Tensor) -> Tensor:
     base = layer.get_base_layer()
     update = layer.lora_B[ADAPTER].weight @ layer.lora_A[ADAPTER].weight
-    return F.linear(x, base.weight + layer.scaling[ADAPTER] * update, base.bias)
+    weight = base.weight + layer.scaling[ADAPTER] * update
+    return F.linear(x, weight.to(x.dtype), base.bias)  # a teacher in bf16 has adapters in float32
 
 
 def merge_lora(transformer: SD3Transformer2DModel) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from flowsteer.emoji.prompts import TASKS
 from flowsteer.evaluation.solvers import REFERENCE_SUBSTEPS, SUBSTEPS
+from flowsteer.training.presets import PRESETS as MEASURED
 
 TABLES = {
     "0": "what there is to distil",
@@ -18,6 +19,12 @@ TABLES = {
     "4": "beyond the paper",
     "5": "solvers of the teacher's rollout",
 }
+RECIPE = MEASURED["gpu"].flags
+SHARED = (
+    *("train_batch_size", "learning_rate", "lr_warmup_steps", "rank", "substeps", "solver"),
+    *("share_at_hi", "mixed_precision"),
+)
+"""What every row has of the recipe behind the bundled students."""
 NUM_WINDOWS = 4  # K of every row but ReFlow's: the paper's four steps
 
 Flags = Mapping[str, Any]
@@ -129,20 +136,13 @@ class Preset:
 PRESETS = {
     "full": Preset(
         model="emoji",
-        flags={
+        flags={name: RECIPE[name] for name in SHARED}
+        | {
             "max_train_steps": 160,
-            "train_batch_size": 256,
-            "learning_rate": 4e-3,
-            "lr_warmup_steps": 20,
             "ema_decay": 0.97,
             "logging_steps": 5,
-            "rank": 24,
-            "substeps": 4,
-            "solver": "multistep",
             "guidance_min": 3.5,
             "guidance_max": 4.5,
-            "share_at_hi": 0.8,
-            "mixed_precision": "bf16",
         },
         num_prompts=1200,
         dev_prompts=600,

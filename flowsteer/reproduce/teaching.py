@@ -92,7 +92,7 @@ class Training:
         config = replace(
             config, compile=machine.compile, dataloader_num_workers=machine.num_workers
         )
-        pictures = config.preset.needs_data
+        pictures = config.teaching.needs_data
         source = SceneSource(config.seed) if pictures else CaptionSource(config.seed)
         encode = bench.encode_scenes if pictures else None
         reports = distill(pipe, source, config, pipeline_info(pipe).guidance_scale, encode=encode)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from flowsteer.limits import Within, check_fields
+from flowsteer.training.launcher import check_launcher, chosen_precision
+from flowsteer.validation import SEED_LIMIT
+
+MOST_STEPS = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -17,61 +23,47 @@ class TrainingConfig:
 
     output_dir: str
     """Folder for checkpoints, logs and the result."""
-    max_train_steps: int | None = None
+    max_train_steps: Annotated[int | None, Within(1, MOST_STEPS)] = None
     """Stop after this many optimiser steps."""
-    max_train_seconds: float | None = None
+    max_train_seconds: Annotated[float | None, Within(0, 10_000_000, above=True)] = None
     """Stop after this much wall-clock time; with both limits, at the first one reached."""
-    train_batch_size: int = 64
+    train_batch_size: Annotated[int, Within(1, 16_384)] = 64
     """Samples per process and micro-step."""
-    gradient_accumulation_steps: int = 1
+    gradient_accumulation_steps: Annotated[int, Within(1, 4096)] = 1
     """Micro-steps per optimiser step."""
-    learning_rate: float = 2e-4
+    learning_rate: Annotated[float, Within(0, 1, above=True)] = 2e-4
+    """The highest; AdamW moves every weight by about as much in a step."""
     lr_scheduler: Literal["constant", "cosine"] = "cosine"
-    lr_warmup_steps: int = 50
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.99
-    adam_weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    ema_decay: float = 0.999
-    mixed_precision: Literal["no", "bf16"] = "no"
-    checkpointing_steps: int = 500
+    lr_warmup_steps: Annotated[int, Within(0, MOST_STEPS)] = 50
+    adam_beta1: Annotated[float, Within(0, 1, below=True)] = 0.9
+    adam_beta2: Annotated[float, Within(0, 1, below=True)] = 0.99
+    adam_weight_decay: Annotated[float, Within(0, 1)] = 0.01
+    """Share of each weight, times the learning rate, that a step takes away."""
+    max_grad_norm: Annotated[float, Within(0, 1e6, above=True)] = 1.0
+    ema_decay: Annotated[float, Within(0, 1, below=True)] = 0.999
+    mixed_precision: Literal["no", "bf16"] | None = None
+    """Unset, what accelerate's launcher says, and no without one."""
+    checkpointing_steps: Annotated[int, Within(1, MOST_STEPS)] = 500
     """Optimiser steps between checkpoints."""
-    checkpoints_total_limit: int | None = 2
+    checkpoints_total_limit: Annotated[int | None, Within(1, MOST_STEPS)] = 2
     """Older checkpoints are removed."""
     resume_from_checkpoint: str | None = None
     """"latest", or a checkpoint's folder."""
     report_to: Literal["none", "tensorboard"] = "none"
-    dataloader_num_workers: int = 0
+    dataloader_num_workers: Annotated[int, Within(0, 256)] = 0
     compile: bool = False
     """Compile the repeated blocks, and replay a distillation's teacher and student as CUDA graphs
     (CUDA; a minute at the start)."""
-    seed: int = 0
+    seed: Annotated[int, Within(0, SEED_LIMIT - 1)] = 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if self.max_train_steps is None and self.max_train_seconds is None:
             raise ValueError(
                 "max_train_steps and max_train_seconds are both unset; set one to bound the run"
             )
-        positive = {
-            "max_train_steps": self.max_train_steps,
-            "max_train_seconds": self.max_train_seconds,
-            "train_batch_size": self.train_batch_size,
-            "gradient_accumulation_steps": self.gradient_accumulation_steps,
-            "learning_rate": self.learning_rate,
-            "max_grad_norm": self.max_grad_norm,
-            "checkpointing_steps": self.checkpointing_steps,
-            "checkpoints_total_limit": self.checkpoints_total_limit,
-        }
-        for name, value in positive.items():
-            if value is not None and not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{name} = {value} must be finite and above 0")
-        for name in ("ema_decay", "adam_beta1", "adam_beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} = {getattr(self, name)} must lie in [0, 1)")
-        if self.lr_warmup_steps < 0:
-            raise ValueError(f"lr_warmup_steps = {self.lr_warmup_steps} must be at least 0")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed = {self.seed} must lie in [0, 2**32)")
+        check_launcher(self.gradient_accumulation_steps)
+        object.__setattr__(self, "mixed_precision", chosen_precision(self.mixed_precision))
 
     def progress(self, step: int, seconds: float) -> float:
         """Share of the run that is done, in [0, 1]: steps or time, whichever is further."""

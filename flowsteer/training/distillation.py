@@ -188,9 +188,10 @@ def describe(
 ) -> StudentInfo:
     """What the student's folder says of it."""
     settings = {
+        "preset": config.preset,
         "learning_rate": config.learning_rate,
         "train_batch_size": config.train_batch_size,
-        "substeps": config.substeps,
+        "substeps": config.teacher_steps,
         "solver": config.solver,
         "share_at_hi": config.share_at_hi,
         "share_on_policy": config.share_on_policy,

@@ -15,9 +15,11 @@ from flowsteer.distill.critic import TrajectoryCritic
 from flowsteer.models.critic import build_critic
 from flowsteer.models.lora import add_lora, load_lora, merge_lora, run_merged
 from flowsteer.models.replay import NetworkField, ReplayedField
+from flowsteer.models.schedule import check_schedule
 from flowsteer.models.sd3 import SD3Field, TextCondition, compile_blocks, load_transformer
 from flowsteer.students import LORA_FILE, Student, find_student
 from flowsteer.training.distillation_config import DistillationConfig
+from flowsteer.training.machine import check_compiler
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +51,11 @@ def build_networks(
     """The student in place of the pipeline's transformer; teacher and critic are made from it.
 
     Raises:
-        ValueError: if the student to start from is unknown or does not fit.
+        ValueError: if the teacher is none (`check_teacher`), the machine cannot compile, or the
+            student to start from is unknown or does not fit.
     """
+    check_teacher(pipe)
+    check_compiler(config.compile, accelerator.device)
     pipe.to(accelerator.device)
     for part in (pipe.vae, pipe.text_encoder, pipe.text_encoder_2, pipe.text_encoder_3):
         if part is not None:
@@ -96,6 +101,35 @@ def build_networks(
     if config.compile:
         return compile_networks(networks, replay_student=not config.gradient_checkpointing)
     return networks
+
+
+def check_teacher(pipe: StableDiffusion3Pipeline) -> None:
+    """Make sure that a student of this pipeline will be one of the model that its folder names.
+
+    Raises:
+        ValueError: if the pipeline carries adapters or a student, computes in float16, or has times
+            that windows do not follow.
+    """
+    info = getattr(pipe, "flowsteer_info", None)
+    name = str(getattr(info, "model", "") or pipe.name_or_path or type(pipe).__name__)
+    check_schedule(pipe.scheduler.config, name)
+    if getattr(info, "student", None) is not None:
+        raise ValueError(
+            f"the pipeline is the student {info.student.name!r}, not a teacher; give its teacher's,"
+            " and the student as config.student"
+        )
+    for part in ("transformer", "text_encoder", "text_encoder_2", "text_encoder_3"):
+        if adapters := getattr(getattr(pipe, part), "peft_config", None):
+            raise ValueError(
+                f"the teacher's {part} carries the adapter {', '.join(adapters)}, which a student's"
+                " folder cannot name; merge it (pipe.fuse_lora(), pipe.unload_lora_weights()), save"
+                " the pipeline, and distil from that folder"
+            )
+    if pipe.transformer.dtype == torch.float16:
+        raise ValueError(
+            "the teacher is in float16, whose gradients vanish without loss scaling; load it in"
+            " bfloat16 or float32"
+        )
 
 
 def compile_networks(networks: Networks, replay_student: bool = True) -> Networks:

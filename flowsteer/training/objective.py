@@ -62,8 +62,8 @@ class DistillationObjective:
 
     def __post_init__(self) -> None:
         config = self.config
-        self._solve = Solve(config.substeps, self.shift, config.solver)
-        self._start: Start = config.preset.start
+        self._solve = Solve(config.teacher_steps, self.shift, config.solver)
+        self._start: Start = config.teaching.start
         if config.share_on_policy > 0:
             self._start = on_policy_starts(self.student)
 
@@ -135,7 +135,7 @@ class DistillationObjective:
         config, x_0 = self.config, None
         device = self.accelerator.device
         draws: Draws = samples.draws.to(device)
-        if config.preset.needs_data:
+        if config.teaching.needs_data:
             if self.encode is None or samples.drawn.pictures is None:
                 raise ValueError(
                     f"method = {config.method!r} learns from pictures and the source has none; give"

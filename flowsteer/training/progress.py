@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ def watch(
 ) -> Iterator[StepReport]:
     """Pass reports through, showing loss, samples/s and time left.
 
+    One line says early how long the run will take at its pace, and which flags shorten it.
     Every report is a line of `config.output_dir/log.jsonl`. With `report_to="tensorboard"`
     scalars and pictures go to `config.output_dir/logs` too. Ctrl-C and SIGTERM end the run after
     the step in hand, once that is saved; a second one ends it at once.
@@ -31,7 +33,7 @@ def watch(
     """
     main = PartialState().is_main_process
     make_writer = _writer_class(config) if main else None
-    writer, log = None, TrainingLog(config.output_dir)
+    writer, log, forecast = None, TrainingLog(config.output_dir), Forecast(config)
     bar = tqdm(
         total=config.max_train_steps,
         desc=description,
@@ -48,6 +50,8 @@ def watch(
             )
             if main:
                 log.add(report)
+                if line := forecast(report):
+                    tqdm.write(line, file=sys.stderr)
             if make_writer is not None:
                 if writer is None:  # not before: a run that is refused writes nothing
                     folder = str(Path(config.output_dir) / EVENTS_FOLDER)
@@ -66,6 +70,43 @@ def _write_events(writer: Any, report: StepReport) -> None:
     if report.picture is not None:
         writer.add_image("teacher above student", report.picture, report.step)
     writer.flush()  # readable at once, and after a run that is cut short
+
+
+SHORT = 10.0
+"""Seconds that nobody needs to be told of."""
+
+
+class Forecast:
+    """Says once how long a run will take: at its first report, or its second if it compiles.
+
+    Args:
+        config: of the run.
+    """
+
+    def __init__(self, config: TrainingConfig):
+        self.flags = [
+            f"--{name} (now {value:,})"
+            for name in ("max_train_steps", "max_train_seconds", "train_batch_size")
+            if (value := getattr(config, name)) is not None
+        ]
+        self._wait = int(config.compile)  # a first step that compiles foretells nothing
+
+    def __call__(self, report: StepReport) -> str | None:
+        """The line, or None if it has been said, or it is too soon or too late for it."""
+        self._wait -= 1
+        if self._wait != -1 or report.seconds_left < SHORT:
+            return None
+        *most, last = self.flags
+        shorter = f"{', '.join(most)} or {last}" if most else last
+        return f"flowsteer: about {duration(report.seconds_left)} left; shorten it with {shorter}"
+
+
+def duration(seconds: float) -> str:
+    """A time to plan by, of two digits at most: "40 s", "12 min", "24 h", "3 days"."""
+    for unit, size in (("days", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def clock(seconds: float) -> str:

@@ -21,7 +21,13 @@ FUNCTION = frozenset(
 )
 """Flags that decide what the networks compute, or what they are taught to."""
 FREE = frozenset(
-    {"output_dir", "resume_from_checkpoint", "checkpointing_steps", "checkpoints_total_limit"}
+    {
+        "preset",
+        "output_dir",
+        "resume_from_checkpoint",
+        "checkpointing_steps",
+        "checkpoints_total_limit",
+    }
     | {"report_to", "logging_steps", "validation_steps", "num_validation_images"}
     | {"dataloader_num_workers", "gradient_checkpointing", "offload_text_encoders", "device"}
     # the weights and texts themselves are compared, wherever they lie

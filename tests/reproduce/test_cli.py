@@ -40,11 +40,13 @@ def test_every_preset_can_be_typed():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("--seeds -1", "seed = -1"),
-        ("--seeds 1.5", "seed = 1.5"),
+        ("--seeds -1", "seeds = -1"),
+        ("--seeds 1.5", "seeds = 1.5"),
         ("--max_seconds 0", "max_seconds = 0 must be a number above 0"),
         ("--max_seconds nan", "max_seconds = nan"),
         ("--max_seconds soon", "max_seconds = 'soon'"),
+        ("--max_seconds 1e300", "max_seconds = 1e+300"),
+        ("--device cpu --compile", "compile = True needs a CUDA GPU"),
         ("--dataloader_num_workers 1000", "dataloader_num_workers = 1000"),
         ("--cells 3-nobody-seed0", "no cell '3-nobody-seed0'"),
         ("--tables 0 --cells 1-mismatch", "no cell '1-mismatch'"),

@@ -33,6 +33,7 @@ def teacher():
 
 def config(folder, **settings):
     defaults = {
+        "method": "ota",
         "max_train_steps": 4,
         "train_batch_size": 2,
         "rank": 4,
