@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
+from flowsteer.families import check_drawn
 from flowsteer.generation import (
     GenerationStopped,
     PromptEmbeds,
@@ -103,10 +104,14 @@ class PipelineSet:
 
     Args:
         teacher: a teacher's pipeline from `load_pipeline`; None loads the bundled one.
+
+    Raises:
+        ValueError: if it is of a family that cannot be drawn.
     """
 
     def __init__(self, teacher: Any = None):
         self.teacher = load_pipeline() if teacher is None else teacher
+        check_drawn(self.teacher)
         self._students: dict[str, Any] = {}
 
     def pipeline(self, student: str | os.PathLike[str] | None) -> Any:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from flowsteer.families import check_drawn
 from flowsteer.flow.grids import stock_grid, unshift_sigmas
 from flowsteer.loading import pipeline_info, set_scheduler
 from flowsteer.noise import initial_noise, latent_shape
@@ -102,12 +103,7 @@ def encode(pipe: Any, prompts: Sequence[str], guided: bool = True) -> PromptEmbe
     Raises:
         ValueError: if `pipe` is of another kind.
     """
-    from diffusers import StableDiffusion3Pipeline
-
-    if not isinstance(pipe, StableDiffusion3Pipeline):
-        raise ValueError(
-            f"{type(pipe).__name__} is no StableDiffusion3Pipeline; call the pipeline itself"
-        )
+    check_drawn(pipe)
     return PromptEmbeds(
         *pipe.encode_prompt(
             prompt=list(prompts), prompt_2=None, prompt_3=None, do_classifier_free_guidance=guided
@@ -206,8 +202,9 @@ def stream_pictures(
         should_stop: asked after every step; when true, the stream ends.
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: if an argument is out of range, or `pipe` is of another family.
     """
+    check_drawn(pipe)
     texts = check_prompts(prompts)
     numbers = [check_seed(seed) for seed in (seeds if isinstance(seeds, Sequence) else [seeds])]
     if batch_size < 1:

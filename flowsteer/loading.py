@@ -15,9 +15,10 @@ from typing import Any
 
 import torch
 
+from flowsteer.families import check_drawn, check_drawn_index, loading_errors, read_index
 from flowsteer.flow.grids import stock_grid
 from flowsteer.students import INFO_FILE, LORA_FILE, RUN_STUDENT, Student, find_student
-from flowsteer.validation import check_scheduler, shorten
+from flowsteer.validation import check_scheduler, one_line, shorten
 
 WEIGHTS = Path(__file__).parent / "emoji" / "weights"
 BUNDLED_MODELS = {"emoji": WEIGHTS / "pipeline"}
@@ -62,7 +63,8 @@ def load_pipeline(
 
     Nothing is fetched unless `model` is a hub id. The transformer of an SD3 without T5 folds
     (`flowsteer.models.fold`): the same pictures, in any pipeline made of its parts, in less than
-    half the time.
+    half the time. Flow-matching pipelines of other families open too, for their own calls;
+    `check_drawable` says what flowsteer draws and distils itself.
 
     Args:
         model: a bundled name ("emoji"), a pipeline folder, or a hub id such as
@@ -87,6 +89,8 @@ def load_pipeline(
     found = find_student(student)
     source = resolve_model(name)
     target = check_device(device)
+    if found is not None:
+        check_drawable(name)  # students are of no other family
     pipe = _read_pipeline(name, source, check_dtype(dtype, source, target))
     if name not in BUNDLED_MODELS:
         check_pipeline_values(pipe, name)
@@ -110,12 +114,15 @@ def with_student(
         allow_grid_mismatch: as in `load_pipeline`.
 
     Raises:
-        ValueError: if the student is unknown or does not fit, or `pipe` is a student already.
+        ValueError: if the student is unknown or does not fit, or `pipe` is a student already or
+            of another family.
     """
     info = pipeline_info(pipe)
     if info.student is not None:
         raise ValueError(f"the pipeline is the student {info.student.name!r}; give its teacher's")
     found = find_student(student)
+    if found is not None:
+        check_drawn(pipe)
     transformer = pipe.transformer if found is None else copy.deepcopy(pipe.transformer)
     scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
     twin = type(pipe)(**pipe.components | {"transformer": transformer, "scheduler": scheduler})
@@ -150,6 +157,21 @@ def resolve_model(model: str) -> str:
         f"model = {shorten(model)} is unknown; use {', '.join(BUNDLED_MODELS)}, an existing"
         " pipeline folder, or a hub id such as stabilityai/stable-diffusion-3-medium-diffusers"
     )
+
+
+def check_drawable(model: str) -> None:
+    """Make sure that flowsteer can draw and distil a model, before gigabytes are loaded.
+
+    `load_pipeline` also opens flow-matching pipelines of other families, for their own calls.
+
+    Raises:
+        ValueError: as `resolve_model`, if its model_index.json cannot be read or names no class,
+            or if it is a pipeline of another family.
+    """
+    source = resolve_model(model)
+    with quiet(), loading_errors(model, _is_local(source)):
+        index = read_index(source)
+    check_drawn_index(model, index)
 
 
 def check_device(device: str | torch.device | None) -> torch.device:
@@ -230,36 +252,28 @@ def _default_guidance_scale(model: str) -> float:
 
 def _read_pipeline(name: str, source: str, dtype: torch.dtype) -> Any:
     """Load from a folder or the hub; every way in which that fails becomes one line."""
-    from safetensors import SafetensorError
-
     local = _is_local(source)
     options = {"dtype": dtype, "use_safetensors": True, "local_files_only": local}
-    try:
-        with quiet(bars=not local):  # gigabytes may come from the hub
-            from diffusers import DiffusionPipeline, StableDiffusion3Pipeline
+    with quiet(bars=not local), loading_errors(name, local):  # gigabytes may come from the hub
+        from diffusers import DiffusionPipeline
 
-            from flowsteer.models.folders import check_pipeline_folder
-            from flowsteer.models.sd3 import fold_pipeline
-            from flowsteer.prompting import EmojiPipeline
+        from flowsteer.models.folders import check_pipeline_folder
+        from flowsteer.models.sd3 import fold_pipeline
+        from flowsteer.prompting import EmojiPipeline
 
-            if local and name not in BUNDLED_MODELS:
-                check_pipeline_folder(source)
-            index = DiffusionPipeline.load_config(source, local_files_only=local)
-            if index.get("_class_name") != StableDiffusion3Pipeline.__name__:
-                return DiffusionPipeline.from_pretrained(source, **options)
-            if any(index.get("text_encoder_3") or ()):
-                return StableDiffusion3Pipeline.from_pretrained(source, **options)
-            pipe = StableDiffusion3Pipeline.from_pretrained(
-                source, text_encoder_3=None, tokenizer_3=None, **options
-            )
+        if local and name not in BUNDLED_MODELS:
+            check_pipeline_folder(source)
+        index = read_index(source)
+        kind = index["_class_name"]
+        without_t5 = kind.startswith("StableDiffusion3") and not any(
+            index.get("text_encoder_3") or ()
+        )
+        if without_t5:
+            options |= {"text_encoder_3": None, "tokenizer_3": None}
+        pipe = DiffusionPipeline.from_pretrained(source, **options)
+        if without_t5:
             fold_pipeline(pipe)
-            return EmojiPipeline(**pipe.components) if name in BUNDLED_MODELS else pipe
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-        where = "folder" if local else "hub model"
-        fix = "" if local else "; check the id, your access to it (hf auth login) and the network"
-        raise ValueError(
-            f"model = {name!r}: the {where} does not load as a pipeline: {_one_line(error)}{fix}"
-        ) from error
+        return EmojiPipeline(**pipe.components) if name in BUNDLED_MODELS else pipe
 
 
 def _apply_student(pipe: Any, student: Student, allow_grid_mismatch: bool) -> None:
@@ -284,7 +298,7 @@ def _apply_student(pipe: Any, student: Student, allow_grid_mismatch: bool) -> No
         model = pipeline_info(pipe).model
         raise ValueError(
             f"student = {student.name!r} does not fit the model {model!r} (it was taught by"
-            f" {info.teacher!r}): {_one_line(error)}"
+            f" {info.teacher!r}): {one_line(error)}"
         ) from error
     pipe.flowsteer_info = replace(
         pipeline_info(pipe), student=student, allow_grid_mismatch=allow_grid_mismatch
@@ -329,9 +343,3 @@ def quiet(bars: bool = False) -> Iterator[None]:
             library.enable_progress_bar()
         for library, level in zip(libraries, levels, strict=True):
             library.set_verbosity(level)
-
-
-def _one_line(error: BaseException) -> str:
-    """The first line of an error's message, without its full stop."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0].rstrip(".") if lines else type(error).__name__

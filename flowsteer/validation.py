@@ -145,3 +145,9 @@ def shorten(value: Any, width: int = 40) -> str:
     except (ValueError, RecursionError):  # an integer of thousands of digits, lists in lists
         text = f"<{type(value).__name__} too large to show>"
     return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's message, without its full stop."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".") if lines else type(error).__name__

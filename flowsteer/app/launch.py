@@ -24,7 +24,7 @@ from flowsteer.app.page import build_page
 from flowsteer.app.screens.base import HERE
 from flowsteer.app.studio import Studio
 from flowsteer.app.theme import STYLE_SHEET, flowsteer_theme
-from flowsteer.loading import check_device, resolve_model
+from flowsteer.loading import check_device, check_drawable
 from flowsteer.validation import PromptWarning
 
 atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
@@ -70,7 +70,7 @@ def serve(
         ValueError: if the model, a student or the device is unknown or does not load.
         OSError: if the port is taken.
     """
-    resolve_model(model)
+    check_drawable(model)
     check_device(device)
     studio = Studio(model, students, device)
     try:

@@ -55,11 +55,12 @@ class Compare:
         output_dir = check_output_dir(self.output_dir)
 
         from flowsteer.comparing import PipelineSet, columns_for
-        from flowsteer.loading import load_pipeline
+        from flowsteer.loading import check_drawable, load_pipeline
         from flowsteer.students import find_student
 
         student = choose_student(self.student, self.model)
         find_student(student)  # an unknown one must fail before the model loads
+        check_drawable(self.model)
         pipelines = PipelineSet(load_pipeline(self.model, device=self.device, dtype=self.dtype))
         columns = columns_for(student)
         for index, prompt in enumerate(prompts):
@@ -72,13 +73,14 @@ class Compare:
         output_dir = check_output_dir(self.output_dir)
         from flowsteer.comparing import PipelineSet, compare
         from flowsteer.comparison_files import picture_file, read_comparison
-        from flowsteer.loading import load_pipeline
+        from flowsteer.loading import check_drawable, load_pipeline
         from flowsteer.pictures import comparison_record, save_png
         from flowsteer.students import find_student
 
         saved = read_comparison(file)
         for column in saved.columns:
             find_student(column.settings.student)
+        check_drawable(saved.model)
         pipelines = PipelineSet(load_pipeline(saved.model, device=self.device, dtype=self.dtype))
         for card in compare(pipelines, saved.prompt, saved.seeds, saved.columns):
             name = picture_file(card.column, card.seed)

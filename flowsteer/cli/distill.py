@@ -48,7 +48,13 @@ class Distill(DistillationConfig):
         check_output_dir(self.output_dir)
         texts = None if self.prompts is None else collect_prompts((), self.prompts)
         self._check_source()
-        from flowsteer.loading import check_device, load_pipeline, pipeline_info, resolve_model
+        from flowsteer.loading import (
+            check_device,
+            check_drawable,
+            load_pipeline,
+            pipeline_info,
+            resolve_model,
+        )
         from flowsteer.models.schedule import check_schedule_of
         from flowsteer.training.distillation import STUDENT, distill
         from flowsteer.training.machine import check_compiler
@@ -57,6 +63,7 @@ class Distill(DistillationConfig):
 
         check_run(self, STUDENT)
         model = self.pretrained_model_name_or_path
+        check_drawable(model)
         check_schedule_of(resolve_model(model), model)
         check_compiler(self.compile, check_device(self.device))
         pipe = load_pipeline(model, device=self.device)

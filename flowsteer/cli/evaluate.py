@@ -39,12 +39,13 @@ class Evaluate:
         from flowsteer.emoji.detector import load_detector
         from flowsteer.emoji.prompts import load_prompts
         from flowsteer.evaluation.report import compare_lines, known_undistilled, report_student
-        from flowsteer.loading import load_pipeline, resolve_model, with_student
+        from flowsteer.loading import check_drawable, load_pipeline, resolve_model, with_student
         from flowsteer.models.schedule import check_schedule_of
         from flowsteer.students import find_student
 
         find_student(self.student)
         prompts = load_prompts(self.split, self.num_prompts)
+        check_drawable(self.model)
         check_schedule_of(resolve_model(self.model), self.model)
         teacher = load_pipeline(self.model, device=self.device)
         student = with_student(teacher, self.student)
@@ -81,9 +82,10 @@ class EmojiReport:
         from flowsteer.emoji.detector import DETECTOR_FOLDER, load_detector
         from flowsteer.emoji.prompts import load_prompts
         from flowsteer.evaluation.report import report_teacher
-        from flowsteer.loading import load_pipeline, resolve_model
+        from flowsteer.loading import check_drawable, load_pipeline, resolve_model
         from flowsteer.models.schedule import check_schedule_of
 
+        check_drawable(self.model)
         check_schedule_of(resolve_model(self.model), self.model)
         pipe = load_pipeline(self.model, device=self.device)
         folder = self.detector or DETECTOR_FOLDER

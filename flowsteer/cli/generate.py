@@ -64,7 +64,7 @@ class Generate:
         batch_size = check_whole_number("batch_size", self.batch_size, 1, MOST_PICTURES)
 
         from flowsteer.generation import Settings, stream_pictures
-        from flowsteer.loading import load_pipeline
+        from flowsteer.loading import check_drawable, load_pipeline
         from flowsteer.pictures import picture_name, picture_record, save_png
 
         settings = Settings(
@@ -73,6 +73,7 @@ class Generate:
             scheduler=self.scheduler,
             allow_grid_mismatch=self.allow_grid_mismatch,
         ).validate()
+        check_drawable(self.model)
         pipe = load_pipeline(
             self.model,
             student=choose_student(self.student, self.model),

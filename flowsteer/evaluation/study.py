@@ -17,6 +17,7 @@ from flowsteer.emoji.evaluation import EmojiEvalReport, judge, summarize
 from flowsteer.emoji.pipeline import LATENT_SHAPE
 from flowsteer.emoji.prompts import EvalPrompt
 from flowsteer.emoji.words import normalize_prompt
+from flowsteer.families import check_drawn
 from flowsteer.flow import GRIDS, guided, iterate
 from flowsteer.generation import initial_noise
 from flowsteer.measure.bootstrap import Interval, mean_interval
@@ -116,8 +117,10 @@ def prepare(pipe: Any, prompts: Sequence[EvalPrompt], batch_size: int = 256) -> 
     """Encode the prompts and draw the noise of each one's seed.
 
     Raises:
-        ValueError: if the model's times are others than the grids that variants are sampled on.
+        ValueError: if the pipeline is of a family that cannot be drawn, or the model's times are
+            others than the grids that variants are sampled on.
     """
+    check_drawn(pipe)
     check_schedule(pipe.scheduler.config, str(getattr(pipe, "name_or_path", "")))
     texts = [normalize_prompt(prompt.text) for prompt in prompts]
     parts = [

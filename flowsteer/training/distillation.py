@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from diffusers import StableDiffusion3Pipeline
 
 import flowsteer
+from flowsteer.families import check_drawn
 from flowsteer.models.autoencoder import decode_latents
 from flowsteer.models.lora import add_lora, save_lora
 from flowsteer.models.sd3 import encode_prompts
@@ -62,9 +63,10 @@ def distill(
 
     Raises:
         TrainingDiverged: at a loss that is not finite.
-        ValueError: if the student to start from does not fit, the method lacks its data, or the
-            folder holds another run.
+        ValueError: if the pipeline is of another family, the student to start from does not fit,
+            the method lacks its data, or the folder holds another run.
     """
+    check_drawn(pipe)
     on_cpu = pipe.device.type == "cpu"
     accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=on_cpu)
     torch.manual_seed(config.seed)

@@ -28,6 +28,15 @@ def test_bad_options_end_in_one_line_and_code_2(capsys, arguments, message):
     assert captured.out == ""
 
 
+def test_a_model_that_cannot_be_drawn_is_refused_at_the_start(tmp_path, capsys):
+    """By its model_index.json: the folder has nothing else."""
+    (tmp_path / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    assert main(["--model", str(tmp_path)]) == 2
+    captured = capsys.readouterr()
+    assert f"model = {str(tmp_path)!r} has the class FluxPipeline" in captured.err
+    assert captured.err.count("\n") == 1 and captured.out == ""
+
+
 @pytest.mark.skipif(importlib.util.find_spec("mcp") is not None, reason="mcp is installed")
 def test_tools_without_their_package_end_in_one_line(capsys):
     assert main(["--mcp"]) == 2
