@@ -13,6 +13,7 @@ from flowsteer.reproduce.cells import plan
 from flowsteer.reproduce.presets import find_preset
 from flowsteer.reproduce.report import done_section, readme_table, summary_lines
 from flowsteer.reproduce.store import Store
+from flowsteer.schedule_families import families_table
 from flowsteer.students import bundled_students
 
 ROOT = Path(__file__).parents[1]
@@ -47,6 +48,10 @@ def test_reproduction():
     planned = plan(find_preset("full"))
     assert {cell.name for cell in planned} == set(records)
     assert "\n".join(done_section(records, planned)) in report
+
+
+def test_families():
+    assert block("README.md", "families") == families_table(4)
 
 
 def test_teacher_card():

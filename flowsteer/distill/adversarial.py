@@ -8,7 +8,7 @@ same noise under the same prompt, so that their features in the critic can be ma
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,13 +18,16 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from flowsteer.distill.critic import CriticOutput
-from flowsteer.distill.starts import Batch, Segment
-from flowsteer.flow import VelocityField, euler_step, expand_time
-
-R1_STEP = 0.1
-"""How far real states are moved to feel the critic's slope; bfloat16 rounds them by 0.004."""
-R1_WEIGHT = 1.0
-"""Of the squared slope in the critic's loss."""
+from flowsteer.distill.games import (
+    R1_STEP,
+    R1_WEIGHT,
+    AdversarialLoss,
+    approximate_r1,
+    find_adversarial_loss,
+    weighted_mean,
+)
+from flowsteer.distill.starts import Batch, Segment, own_states
+from flowsteer.flow import TimeWindows, VelocityField, euler_step
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,68 +46,6 @@ class CriticHealth(NamedTuple):
     fake: Tensor  # mean logit of the student's states, a scalar
     accuracy: Tensor  # (b,): share of logits on their own side of the threshold; 0.5 is guessing
     ranked: Tensor  # (b,): 1 where the teacher's state has the higher mean logit of the two, else 0
-
-
-class AdversarialLoss(NamedTuple):
-    """A game over logits, which are high where the critic believes in the teacher."""
-
-    critic: Callable[[Tensor, Tensor], Tensor]
-    """(real, fake) -> what the critic minimises."""
-    student: Callable[[Tensor], Tensor]
-    """fake -> what the student minimises."""
-    unbounded: bool = False
-    """Whether logits grow for ever and zero means nothing; then the critic's slope is penalised."""
-
-
-ADVERSARIAL_LOSSES: Mapping[str, AdversarialLoss] = {
-    # Lim and Ye 2017 (arXiv 1705.02894), equations 5 and 6; FlowSteer's choice
-    "hinge": AdversarialLoss(
-        lambda real, fake: F.relu(1 - real).mean() + F.relu(1 + fake).mean(),
-        lambda fake: -fake.mean(),
-    ),
-    # Goodfellow et al. 2014 (arXiv 1406.2661): log D and log(1 - D), D = sigmoid(logit)
-    "non_saturating": AdversarialLoss(
-        lambda real, fake: F.softplus(-real).mean() + F.softplus(fake).mean(),
-        lambda fake: F.softplus(-fake).mean(),
-    ),
-    # Mao et al. 2017 (arXiv 1611.04076), equation 2 with a = -1, b = c = 1: zero is halfway
-    "least_squares": AdversarialLoss(
-        lambda real, fake: ((real - 1).square().mean() + (fake + 1).square().mean()) / 2,
-        lambda fake: (fake - 1).square().mean() / 2,
-    ),
-    # Arjovsky et al. 2017 (arXiv 1701.07875), equation 3; its Lipschitz bound is `approximate_r1`
-    "wasserstein": AdversarialLoss(
-        lambda real, fake: fake.mean() - real.mean(),
-        lambda fake: -fake.mean(),
-        unbounded=True,
-    ),
-}
-
-
-def find_adversarial_loss(kind: str) -> AdversarialLoss:
-    """The losses of a game's name.
-
-    Raises:
-        ValueError: if there is no such game.
-    """
-    if kind not in ADVERSARIAL_LOSSES:
-        known = ", ".join(ADVERSARIAL_LOSSES)
-        raise ValueError(f"adversarial loss = {kind!r} is unknown; use one of {known}")
-    return ADVERSARIAL_LOSSES[kind]
-
-
-def approximate_r1(logits: Tensor, perturbed: Tensor, step: float) -> Tensor:
-    """mean((D(x) - D(x + step * noise))^2) / step^2: the mean squared slope |dD/dx|^2 on real x.
-
-    Lin et al. 2025 (arXiv 2501.08316) replace the second-order gradient of R1 by this difference,
-    which fused attention can do. Divided by step^2, its weight does not depend on the step.
-
-    Args:
-        logits: of real states, (b, n).
-        perturbed: of the same states moved by `step` times standard normal noise, (b, n).
-        step: how far they were moved.
-    """
-    return ((logits - perturbed) / step).square().mean()
 
 
 def edge_states(
@@ -129,26 +70,15 @@ def edge_states(
     edge = _check_edges(batch, len(segments))
     rows = torch.arange(len(edge), device=edge.device)
     if own_rollout:
-        x_hi = _own_states(student, segments, batch, edge)
+        windows = TimeWindows((*(s.t_hi for s in segments), segments[-1].t_lo))
+        entries = own_states(student, batch.eps, windows, batch.cond)
     else:
-        x_hi = torch.stack([s.x_hi for s in segments])[edge, rows].detach()
+        entries = [s.x_hi for s in segments]
+    x_hi = torch.stack(entries)[edge, rows].detach()
     real = torch.stack([s.x_lo for s in segments])[edge, rows].detach()
     bounds = torch.tensor([(s.t_hi, s.t_lo) for s in segments], dtype=real.dtype)
     t_hi, t_lo = bounds.to(edge.device, non_blocking=True)[edge].unbind(1)
     return EdgeStates(real, euler_step(student, x_hi, t_hi, t_lo, batch.cond), t_lo)
-
-
-@torch.no_grad()
-def _own_states(
-    student: VelocityField, segments: Sequence[Segment], batch: Batch, edge: Tensor
-) -> Tensor:
-    """Where the student's own Euler steps from the noise enter each sample's window: (b, *d)."""
-    x = batch.eps
-    for k, segment in enumerate(segments[:-1]):
-        # the whole batch, arrived or not: shapes that change with the draw would defeat compiling
-        moved = euler_step(student, x, segment.t_hi, segment.t_lo, batch.cond)
-        x = torch.where(expand_time(edge, x) > k, moved, x)
-    return x
 
 
 def _check_edges(batch: Batch, num_windows: int) -> Tensor:
@@ -169,7 +99,11 @@ def _check_edges(batch: Batch, num_windows: int) -> Tensor:
 
 
 def student_losses(
-    critic: nn.Module, states: EdgeStates, cond: Any, kind: str = "hinge"
+    critic: nn.Module,
+    states: EdgeStates,
+    cond: Any,
+    kind: str = "hinge",
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """What the student minimises: L_adv and feature matching L_fm.
 
@@ -182,6 +116,7 @@ def student_losses(
         states: from `edge_states`.
         cond: the samples' prompts.
         kind: of `ADVERSARIAL_LOSSES`.
+        weights: (b,) of each sample's L_adv, such as `signal_weights`; None weighs all by 1.
 
     Returns:
         Two scalars, float32 (float64 if the states are).
@@ -198,7 +133,8 @@ def student_losses(
     with torch.no_grad():
         real = judge(states.real)
     fake = judge(states.fake)
-    return loss.student(fake.logits), F.mse_loss(fake.features, real.features)
+    verdicts = loss.student(real.logits, fake.logits)
+    return weighted_mean(verdicts, weights), F.mse_loss(fake.features, real.features)
 
 
 def critic_loss(
@@ -208,11 +144,14 @@ def critic_loss(
     kind: str = "hinge",
     noise: Tensor | None = None,
     r1_weight: float = R1_WEIGHT,
+    r2_weight: float = 0.0,
+    wrong_weight: float = 0.0,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, CriticHealth]:
     """What the critic minimises; no gradient flows into the student.
 
-    Real and fake states share one pass, so that whatever the batch has in common, prompts, noise
-    and edges, is common to both.
+    All states share one pass, so that whatever the batch has in common, prompts, noise and edges,
+    is common to real and fake.
 
     Args:
         critic: a `TrajectoryCritic`.
@@ -220,36 +159,66 @@ def critic_loss(
         cond: the samples' prompts.
         kind: of `ADVERSARIAL_LOSSES`.
         noise: standard normal, as `states.real`, for `approximate_r1`; None leaves it out.
-        r1_weight: of `approximate_r1`.
+        r1_weight: of `approximate_r1` on real states.
+        r2_weight: of the same on fake states.
+        wrong_weight: of the game in which real states under the next sample's prompt are the fake
+            ones, so that the critic must read prompts (Reed et al. 2016, arXiv 1605.05396).
+        weights: (b,) of each sample's share in both games; None weighs all by 1.
 
     Returns:
         A scalar, float32 (float64 if the states are), and how the critic fares.
 
     Raises:
-        ValueError: if `kind` is unknown, or is wasserstein without noise, or the noise or the
-            condition has another batch than the states.
+        ValueError: if `kind` is unknown, or is unbounded and has no noise, or a weight has nothing
+            to weigh, or the noise or the condition has another batch than the states.
     """
     loss = find_adversarial_loss(kind)
-    x = [states.real.detach(), states.fake.detach()]
+    _check_noise(kind, loss, states, noise, r2_weight)
+    real, fake = states.real.detach(), states.fake.detach()
+    asked = {"real": (real, cond), "fake": (fake, cond)}
     if noise is not None:
-        if noise.shape != states.real.shape:
-            shapes = f"{tuple(noise.shape)} and {tuple(states.real.shape)}"
-            raise ValueError(f"noise and states have shapes {shapes}: give one noise a state")
-        x.append(states.real.detach() + R1_STEP * noise)
-    elif loss.unbounded:
+        asked["r1"] = real + R1_STEP * noise, cond
+    if noise is not None and r2_weight > 0:
+        asked["r2"] = fake + R1_STEP * noise, cond
+    if wrong_weight > 0:
+        asked["wrong"] = real, _next_prompts(cond)
+    said = _judge_together(critic, states.t, asked)
+    total = weighted_mean(loss.critic(said["real"], said["fake"]), weights)
+    if "r1" in said:
+        total = total + r1_weight * approximate_r1(said["real"], said["r1"], R1_STEP)
+    if "r2" in said:
+        total = total + r2_weight * approximate_r1(said["fake"], said["r2"], R1_STEP)
+    if "wrong" in said:
+        misled = weighted_mean(loss.critic(said["real"], said["wrong"]), weights)
+        total = total + wrong_weight * misled
+    return total, _health(said["real"].detach(), said["fake"].detach(), loss.relative)
+
+
+def _check_noise(
+    kind: str, loss: AdversarialLoss, states: EdgeStates, noise: Tensor | None, r2_weight: float
+) -> None:
+    if noise is None and loss.unbounded:
         raise ValueError(f"{kind} needs noise: nothing else keeps its critic's slope finite")
-    copies = len(x)
-    conditions = _repeat(cond, copies, len(states.real))
-    judged = critic(torch.cat(x), states.t.repeat(copies), conditions)
-    real, fake, *perturbed = judged.logits.chunk(copies)
-    total = loss.critic(real, fake)
-    if perturbed:
-        total = total + r1_weight * approximate_r1(real, perturbed[0], R1_STEP)
-    return total, _health(real.detach(), fake.detach(), loss.unbounded)
+    if noise is None and r2_weight > 0:
+        raise ValueError(f"r2_weight = {r2_weight} needs noise: give one a state, or no weight")
+    if noise is not None and noise.shape != states.real.shape:
+        shapes = f"{tuple(noise.shape)} and {tuple(states.real.shape)}"
+        raise ValueError(f"noise and states have shapes {shapes}: give one noise a state")
 
 
-def _health(real: Tensor, fake: Tensor, unbounded: bool) -> CriticHealth:
-    threshold = (real.mean() + fake.mean()) / 2 if unbounded else 0.0
+def _judge_together(
+    critic: nn.Module, t: Tensor, asked: Mapping[str, tuple[Tensor, Any]]
+) -> dict[str, Tensor]:
+    """Logits of each (states, conditions), by name, from one pass."""
+    states, conditions = zip(*asked.values(), strict=True)
+    copies = len(asked)
+    joined = _join(conditions, len(t))
+    logits = critic(torch.cat(states), t.repeat(copies), joined).logits.chunk(copies)
+    return dict(zip(asked, logits, strict=True))
+
+
+def _health(real: Tensor, fake: Tensor, relative: bool) -> CriticHealth:
+    threshold = (real.mean() + fake.mean()) / 2 if relative else 0.0
     # signs, so that a logit on the threshold counts half
     sides = (real - threshold).sign().mean(1) - (fake - threshold).sign().mean(1)
     # both from one noise: the critic may know which is which and yet have no common threshold
@@ -257,17 +226,28 @@ def _health(real: Tensor, fake: Tensor, unbounded: bool) -> CriticHealth:
     return CriticHealth(real.mean(), fake.mean(), 0.5 + sides / 4, ranked)
 
 
-def _repeat(cond: Any, copies: int, batch: int) -> Any:
-    """The conditions of `copies` batches in a row, leaf by leaf; None stays None."""
-    if isinstance(cond, Tensor):
-        if len(cond) != batch:
-            raise ValueError(f"conditions for {len(cond)} samples do not fit a batch of {batch}")
-        return torch.cat([cond] * copies)
+def _next_prompts(cond: Any) -> Any:
+    """Each sample's prompt replaced by the next one's, leaf by leaf."""
+    if isinstance(cond, Tensor) and len(cond) > 1:
+        return cond.roll(-1, 0)
     if isinstance(cond, tuple):
-        leaves = [_repeat(leaf, copies, batch) for leaf in cond]
+        leaves = [_next_prompts(leaf) for leaf in cond]
         return type(cond)(*leaves) if hasattr(cond, "_fields") else tuple(leaves)
-    if cond is None:
+    raise ValueError("wrong_weight needs the prompts of two samples or more to exchange")
+
+
+def _join(conditions: Sequence[Any], batch: int) -> Any:
+    """Conditions of several batches in a row, leaf by leaf; None stays None."""
+    first = conditions[0]
+    if isinstance(first, Tensor):
+        if len(first) != batch:
+            raise ValueError(f"conditions for {len(first)} samples do not fit a batch of {batch}")
+        return torch.cat(list(conditions))
+    if isinstance(first, tuple):
+        leaves = [_join(leaves, batch) for leaves in zip(*conditions, strict=True)]
+        return type(first)(*leaves) if hasattr(first, "_fields") else tuple(leaves)
+    if first is None:
         return None
     raise ValueError(
-        f"a condition is a {type(cond).__name__}: give a tensor or a tuple of tensors, or None"
+        f"a condition is a {type(first).__name__}: give a tensor or a tuple of tensors, or None"
     )

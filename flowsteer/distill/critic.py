@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 Heads = Literal["last", "each"]
-Logits = Literal["token", "pooled"]
+Logits = Literal["token", "pooled", "moments"]
 
 NOISIEST_EDGE = 0.4
 """How often the critic looks at the noisiest edge (FlowSteer: {0.4, 0.2, 0.2, 0.2})."""
@@ -46,7 +46,7 @@ class Backbone(Protocol):
 class CriticOutput(NamedTuple):
     """What a critic says of states. float32, above 0 for the teacher's."""
 
-    logits: Tensor  # (b, heads * n) for each token, (b, heads) pooled
+    logits: Tensor  # (b, heads * n) for each token, (b, heads) for all of them
     features: Tensor  # (b, heads, n, width): what the heads read
 
 
@@ -78,13 +78,38 @@ class Head(nn.Module):
         return torch.einsum("bnc,bc->bn", features, w) + b
 
 
+class MomentsHead(nn.Module):
+    """One logit for all tokens: a `Head` on one hidden layer over their mean and deviation.
+
+    A student's states err in what a mean of verdicts on single tokens cannot see: how much tokens
+    differ from one another. Starts without an opinion, as `Head` does.
+
+    Args:
+        width: channels of the features.
+        cond_width: channels of the conditioning.
+        hidden: channels of the hidden layer.
+    """
+
+    def __init__(self, width: int, cond_width: int, hidden: int = 256):
+        super().__init__()
+        self.hidden = nn.Linear(2 * width, hidden)
+        self.head = Head(hidden, cond_width)
+
+    def forward(self, features: Tensor, cond: Tensor) -> Tensor:
+        """Logits (b, 1) of normalised features (b, n, width) under conditions (b, cond_width)."""
+        spread = features.var(1, correction=0).add(1e-6).sqrt()  # with a slope at 0 too
+        moments = torch.cat([features.mean(1), spread], dim=-1)
+        h = nn.functional.silu(self.hidden(nn.functional.layer_norm(moments, moments.shape[-1:])))
+        return self.head(h[:, None], cond)
+
+
 class TrajectoryCritic(nn.Module):
     """Judges a state at its time under its prompt (Ke et al., FlowSteer, arXiv 2511.18834).
 
     Args:
         backbone: a `Backbone`.
         heads: one after the "last" block, or one after "each".
-        logits: one for every "token", or one of them "pooled": the mean.
+        logits: one for every "token", or one of them "pooled": the mean; or of a `MomentsHead`.
 
     Raises:
         ValueError: if `heads` or `logits` is unknown.
@@ -94,13 +119,14 @@ class TrajectoryCritic(nn.Module):
         super().__init__()
         if heads not in ("last", "each"):
             raise ValueError(f"heads = {heads!r} is unknown; use last or each")
-        if logits not in ("token", "pooled"):
-            raise ValueError(f"logits = {logits!r} is unknown; use token or pooled")
+        if logits not in ("token", "pooled", "moments"):
+            raise ValueError(f"logits = {logits!r} is unknown; use token, pooled or moments")
         sizes = cast(Backbone, backbone)
         self.backbone = backbone
         self.pooled = logits == "pooled"
         count = sizes.depth if heads == "each" else 1
-        self.heads = nn.ModuleList(Head(sizes.width, sizes.cond_width) for _ in range(count))
+        kind = MomentsHead if logits == "moments" else Head
+        self.heads = nn.ModuleList(kind(sizes.width, sizes.cond_width) for _ in range(count))
 
     def forward(self, x: Tensor, t: Tensor, cond: Any) -> CriticOutput:
         """Judge states x (b, *d) at times t (b,) under prompts `cond`."""

@@ -148,6 +148,20 @@ def pair_starts(
     yield from authentic_starts(teacher, batch, windows, solve)
 
 
+def own_states(
+    student: VelocityField, eps: Tensor, windows: TimeWindows, cond: Any = None
+) -> list[Tensor]:
+    """Where the student's own Euler steps from the noise enter each window: K times (b, *d).
+
+    No gradient; K - 1 calls.
+    """
+    states = [eps]
+    with torch.no_grad():
+        for k in range(windows.num_windows - 1):
+            states.append(euler_step(student, states[-1], *windows.bounds(k), cond))
+    return states
+
+
 def on_policy_starts(student: VelocityField) -> Start:
     """Online Trajectory Alignment from the student's own path, for the samples that are marked.
 

@@ -8,17 +8,15 @@ import torch
 from torch import nn
 
 from flowsteer.distill import Batch, Solve, authentic_starts
-from flowsteer.distill.adversarial import (
+from flowsteer.distill.adversarial import EdgeStates, critic_loss, edge_states, student_losses
+from flowsteer.distill.critic import CriticOutput, TrajectoryCritic
+from flowsteer.distill.games import (
     ADVERSARIAL_LOSSES,
     R1_STEP,
-    EdgeStates,
     approximate_r1,
-    critic_loss,
-    edge_states,
     find_adversarial_loss,
-    student_losses,
+    signal_weights,
 )
-from flowsteer.distill.critic import CriticOutput, TrajectoryCritic
 from flowsteer.flow import GaussianMixture, TimeWindows
 
 WINDOWS = TimeWindows((1.0, 0.9, 0.75, 0.5, 0.0))
@@ -107,13 +105,20 @@ def softplus(x):
         ),
         ("least_squares", (1 + 0.25) / 4 + (1 + 2.25) / 4, (9 + 0.25) / 4),
         ("wasserstein", -0.75 - 1.25, 0.75),
+        # differences of 4 and 0
+        (
+            "relativistic",
+            (softplus(-4) + softplus(0)) / 2,
+            (softplus(4) + softplus(0)) / 2,
+        ),
     ],
 )
 def test_losses_by_hand(kind, critic, student):
     real, fake = torch.tensor([[2.0], [0.5]]), torch.tensor([[-2.0], [0.5]])
     losses = find_adversarial_loss(kind)
-    assert losses.critic(real, fake).item() == pytest.approx(critic)
-    assert losses.student(fake).item() == pytest.approx(student)
+    assert losses.critic(real, fake).shape == losses.student(real, fake).shape == (2, 1)
+    assert losses.critic(real, fake).mean().item() == pytest.approx(critic)
+    assert losses.student(real, fake).mean().item() == pytest.approx(student)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -161,6 +166,76 @@ def test_noise_adds_the_weighted_slope_to_the_critic_loss():
     expected = 2.0 * (noise @ critic.w).square().mean()  # the step cancels
     torch.testing.assert_close(full - plain, expected, rtol=1e-3, atol=1e-3)
     assert R1_STEP > 0.01  # well above what bfloat16 rounds away
+
+
+class SquareCritic(LinearCritic):
+    """D(x) = <w, x>^2, steeper on larger states."""
+
+    def forward(self, x, t, cond):
+        return CriticOutput((x @ self.w).square()[:, None], x[:, None, None])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_r1_is_the_slope_on_real_states_and_r2_on_fake_ones(kind):
+    states, critic = some_states(), SquareCritic((0.6, -0.8))
+    noise = torch.randn(8, 2, generator=torch.Generator().manual_seed(5))
+
+    def loss(r1_weight, r2_weight):
+        weights = {"r1_weight": r1_weight, "r2_weight": r2_weight}
+        return critic_loss(critic, states, None, kind, noise, **weights)[0]
+
+    def slope(x):
+        along = 2 * (x @ critic.w) * (noise @ critic.w) + R1_STEP * (noise @ critic.w).square()
+        return along.square().mean()
+
+    close = {"rtol": 1e-3, "atol": 1e-3}
+    torch.testing.assert_close(loss(2, 0) - loss(0, 0), 2 * slope(states.real), **close)
+    torch.testing.assert_close(loss(0, 3) - loss(0, 0), 3 * slope(states.fake), **close)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_count_samples_in_the_critic_s_game_and_in_the_student_s(kind):
+    states, critic = some_states(), LinearCritic((0.3, -0.4))
+    weights = torch.arange(8.0)
+    noise = torch.zeros(8, 2)
+    game = find_adversarial_loss(kind)
+    real, fake = ((x @ critic.w)[:, None] for x in (states.real, states.fake))
+    got, _ = critic_loss(critic, states, None, kind, noise, weights=weights)
+    torch.testing.assert_close(got, (weights[:, None] * game.critic(real, fake)).mean())
+    got, _ = student_losses(critic, states, None, kind, weights)
+    torch.testing.assert_close(got, (weights[:, None] * game.student(real, fake)).mean())
+
+
+def test_signal_weights():
+    """Of x_t = (1 - t) x_0 + t eps."""
+    torch.testing.assert_close(
+        signal_weights(torch.tensor([0.0, 0.5, 0.9])), torch.tensor([1.0, 0.25, 0.01])
+    )
+
+
+class PromptCritic(LinearCritic):
+    """D(x, c) = <w, x> + c."""
+
+    def forward(self, x, t, cond):
+        return CriticOutput((x @ self.w + cond[0])[:, None], x[:, None, None])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_real_states_under_the_next_prompt_are_fakes_too(kind):
+    states, critic = some_states(), PromptCritic((0.3, -0.4))
+    cond = (torch.arange(8.0),)
+    weights = torch.linspace(0.5, 2, 8)
+    game = find_adversarial_loss(kind)
+    plain, wrong = (
+        critic_loss(
+            critic, states, cond, kind, torch.zeros(8, 2), weights=weights, wrong_weight=share
+        )[0]
+        for share in (0.0, 2.0)
+    )
+    real = (states.real @ critic.w + cond[0])[:, None]
+    misled = (states.real @ critic.w + torch.tensor([1.0, 2, 3, 4, 5, 6, 7, 0]))[:, None]
+    expected = 2 * (weights[:, None] * game.critic(real, misled)).mean()
+    torch.testing.assert_close(wrong - plain, expected)
 
 
 @pytest.mark.parametrize("heads", ["last", "each"])
@@ -253,6 +328,9 @@ def test_conditions_may_be_nested_tuples():
     [
         ({"kind": "magic"}, "'magic' is unknown"),
         ({"kind": "wasserstein"}, "wasserstein needs noise"),
+        ({"r2_weight": 1.0}, "r2_weight = 1.0 needs noise"),
+        ({"wrong_weight": 1.0}, "two samples or more to exchange"),
+        ({"cond": torch.zeros(1), "wrong_weight": 1.0}, "two samples or more to exchange"),
         ({"noise": torch.zeros(3, 2)}, "one noise a state"),
         ({"cond": torch.zeros(3)}, "conditions for 3 samples"),
         ({"cond": {"prompt": 1}}, "a condition is a dict"),
@@ -269,6 +347,7 @@ def test_bad_arguments_of_the_critic_loss(change, message):
     [
         ("hinge", [1.0, 0.5]),  # against 0
         ("wasserstein", [1.0, 0.0]),  # against 2.25, midway between the means
+        ("relativistic", [1.0, 0.0]),  # the same
     ],
 )
 def test_health_by_hand(kind, accuracy):

@@ -8,6 +8,7 @@ from torch import nn
 
 from flowsteer.distill.critic import (
     Head,
+    MomentsHead,
     TrajectoryCritic,
     edge_probabilities,
     locate_edges,
@@ -41,8 +42,9 @@ def opinionated(**settings):
     """A critic whose heads are not at zero any more."""
     critic = make_critic(**settings)
     for head in critic.heads:
-        nn.init.normal_(head.project.weight)
-        nn.init.normal_(head.project.bias)
+        project = (head.head if isinstance(head, MomentsHead) else head).project
+        nn.init.normal_(project.weight)
+        nn.init.normal_(project.bias)
     return critic
 
 
@@ -76,6 +78,8 @@ def learn(critic, draw, steps, rate=3e-3):
         ("each", "token", lambda n: 2 * n),
         ("last", "pooled", lambda n: 1),
         ("each", "pooled", lambda n: 2),
+        ("last", "moments", lambda n: 1),
+        ("each", "moments", lambda n: 2),
     ],
 )
 def test_shapes(n, heads, logits, count):
@@ -99,8 +103,8 @@ def test_last_head_reads_the_last_block_and_each_head_its_own():
 
 
 def test_a_new_critic_has_no_opinion():
-    for heads in ("last", "each"):
-        assert not make_critic(heads=heads)(*points(), None).logits.any()
+    for settings in ({}, {"heads": "each"}, {"logits": "moments"}):
+        assert not make_critic(**settings)(*points(), None).logits.any()
 
 
 def test_logits_do_not_depend_on_the_scale_of_the_backbone():
@@ -140,8 +144,50 @@ def test_pooled_logits_are_the_means_of_the_tokens():
     torch.testing.assert_close(pooled(*points(), None).logits, means)
 
 
+def test_moments_are_a_mean_and_a_deviation():
+    """Tokens (1, -1) and (3, -1): means (2, -1), deviations (1, 0), normalised; then silu."""
+    head = MomentsHead(width=2, cond_width=3, hidden=4)
+    with torch.no_grad():
+        head.hidden.weight.copy_(torch.eye(4))
+        head.hidden.bias.zero_()
+        head.head.project.bias.copy_(torch.tensor([1.0, 10, 100, 1000, 0.5]))
+    moments = torch.tensor([2.0, -1, 1, 0])
+    h = nn.functional.silu((moments - moments.mean()) / moments.std(correction=0))
+    expected = (h * torch.tensor([1.0, 10, 100, 1000])).sum() + 0.5
+    got = head(torch.tensor([[[1.0, -1], [3, -1]]]), torch.randn(1, 3))
+    torch.testing.assert_close(got, expected.reshape(1, 1), rtol=1e-2, atol=1e-3)
+
+
+def test_moments_have_a_slope_where_tokens_are_equal():
+    critic = opinionated(n=1, logits="moments")
+    x, t = points()
+    critic(x.requires_grad_(), t, None).logits.sum().backward()
+    assert x.grad.isfinite().all() and x.grad.any()
+
+
+def test_moments_tell_what_no_mean_over_tokens_can():
+    """Tokens of a student that are all alike, against tokens of equal mean that differ."""
+
+    def draw(generator):
+        middle, apart = torch.randn(2, 64, 1, 16, generator=generator)
+        signs = torch.tensor([1.0, -1, 1, -1])[:, None]
+        t = torch.full((64,), 0.5)
+        return middle + apart * signs, middle.expand(64, 4, 16), t, None
+
+    class Tokens(PointBackbone):
+        def forward(self, x, t, cond):
+            return [x, x], torch.stack([t, t, torch.ones_like(t)], dim=1)
+
+    rights = {}
+    for logits in ("pooled", "moments"):
+        torch.manual_seed(0)
+        critic = TrajectoryCritic(Tokens(), logits=logits)
+        rights[logits] = learn(critic, draw, steps=100, rate=1e-2)
+    assert rights["moments"] > 0.95 and rights["pooled"] < 0.7
+
+
 @pytest.mark.parametrize("heads", ["last", "each"])
-@pytest.mark.parametrize("logits", ["token", "pooled"])
+@pytest.mark.parametrize("logits", ["token", "pooled", "moments"])
 @pytest.mark.parametrize("n", [1, 4])
 def test_the_critic_learns_a_ring_from_its_centre(heads, logits, n):
     """Both have mean zero in every direction: no linear judgement of the points can do it."""
@@ -157,7 +203,7 @@ def test_the_critic_learns_a_ring_from_its_centre(heads, logits, n):
 
 
 @pytest.mark.parametrize("told_by", ["prompt", "time"])
-@pytest.mark.parametrize("logits", ["token", "pooled"])
+@pytest.mark.parametrize("logits", ["token", "pooled", "moments"])
 def test_the_heads_know_time_and_prompt(told_by, logits):
     """What is real under one prompt (or time) is fake under the other; the states alone say 0.5."""
 
