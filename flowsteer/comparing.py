@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -100,7 +101,7 @@ class Card:
 class PipelineSet:
     """A teacher's pipeline and its students', which share text encoders and autoencoder.
 
-    Students are loaded at first use and kept.
+    Students are loaded at first use and kept. Threads may share a set.
 
     Args:
         teacher: a teacher's pipeline from `load_pipeline`; None loads the bundled one.
@@ -113,6 +114,7 @@ class PipelineSet:
         self.teacher = load_pipeline() if teacher is None else teacher
         check_drawn(self.teacher)
         self._students: dict[str, Any] = {}
+        self._loading = threading.Lock()
 
     def pipeline(self, student: str | os.PathLike[str] | None) -> Any:
         """The teacher's pipeline for None and "none", or else the student's.
@@ -123,9 +125,10 @@ class PipelineSet:
         found = find_student(student)
         if found is None:
             return self.teacher
-        if found.name not in self._students:
-            self._students[found.name] = with_student(self.teacher, found.name)
-        return self._students[found.name]
+        with self._loading:
+            if found.name not in self._students:
+                self._students[found.name] = with_student(self.teacher, found.name)
+            return self._students[found.name]
 
 
 def columns_for(student: str | None, columns: Sequence[Column] = COMPARE_COLUMNS) -> list[Column]:

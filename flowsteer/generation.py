@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,9 +15,10 @@ from PIL import Image
 from torch import Tensor
 
 from flowsteer.families import check_drawn
-from flowsteer.flow.grids import stock_grid, unshift_sigmas
-from flowsteer.loading import pipeline_info, set_scheduler
+from flowsteer.flow.grids import unshift_sigmas
 from flowsteer.noise import initial_noise, latent_shape
+from flowsteer.pipeline_info import pipeline_info
+from flowsteer.scheduling import call_scheduler, stock_sigmas
 from flowsteer.settings import Settings, check_settings_fit
 from flowsteer.validation import check_prompts, check_seed
 
@@ -35,6 +38,9 @@ __all__ = [
     "sample",
     "stream_pictures",
 ]
+
+_TURN = threading.RLock()
+"""Held by what no two threads may do at once: tokenizers keep state, and so do moving networks."""
 
 OnStep = Callable[[int, float, Tensor], None]
 """Called after step i (from 0) with the sigma reached and the states (b, c, h, w)."""
@@ -93,7 +99,7 @@ class GenerationStopped(Exception):
 
 @torch.no_grad()
 def encode(pipe: Any, prompts: Sequence[str], guided: bool = True) -> PromptEmbeds:
-    """Encode prompts once, for any number of samples.
+    """Encode prompts once, for any number of samples; one thread at a time.
 
     Args:
         pipe: a StableDiffusion3Pipeline.
@@ -104,11 +110,11 @@ def encode(pipe: Any, prompts: Sequence[str], guided: bool = True) -> PromptEmbe
         ValueError: if `pipe` is of another kind.
     """
     check_drawn(pipe)
-    return PromptEmbeds(
-        *pipe.encode_prompt(
+    with _TURN:
+        embeds = pipe.encode_prompt(
             prompt=list(prompts), prompt_2=None, prompt_3=None, do_classifier_free_guidance=guided
         )
-    )
+    return PromptEmbeds(*embeds)
 
 
 @torch.no_grad()
@@ -122,6 +128,9 @@ def sample(
     grid: Sequence[float] | None = None,
 ) -> Sample:
     """Integrate from noise (b, c, h, w) to latents through the pipeline's own call.
+
+    The call is that of a twin with a scheduler of its own, so that threads may share a pipeline
+    and `pipe` stays as it is.
 
     Args:
         pipe: from `load_pipeline`.
@@ -139,7 +148,7 @@ def sample(
     """
     settings = settings.resolve(pipe)
     steps, scale = settings.numbers()
-    sigmas_given = _stock_sigmas(pipe, steps) if settings.scheduler == "stock" else None
+    sigmas_given = stock_sigmas(pipe, steps) if settings.scheduler == "stock" else None
     if grid is not None:
         steps, sigmas_given = len(grid) - 1, _unshifted(pipe, grid)
 
@@ -150,8 +159,9 @@ def sample(
             raise GenerationStopped
         return {}
 
-    with _scheduled(pipe, settings):
-        latents = pipe(
+    twin = _twin(pipe, settings)
+    with _moving(pipe):
+        latents = twin(
             num_inference_steps=steps,
             sigmas=sigmas_given,
             guidance_scale=scale,
@@ -163,7 +173,7 @@ def sample(
             output_type="latent",
             callback_on_step_end=after_step,
         ).images
-        sigmas = tuple(pipe.scheduler.sigmas.tolist())
+    sigmas = tuple(twin.scheduler.sigmas.tolist())
     student = pipeline_info(pipe).student
     mismatch = student is not None and not student.info.fits(sigmas)
     return Sample(latents, sigmas, steps * (2 if scale > 1 else 1), mismatch)
@@ -175,7 +185,8 @@ def decode(pipe: Any, latents: Tensor) -> list[Image.Image]:
     config = pipe.vae.config
     latents = latents.to(pipe.vae.device, pipe.vae.dtype)
     latents = latents / config.scaling_factor + config.shift_factor
-    images = pipe.vae.decode(latents, return_dict=False)[0]
+    with _moving(pipe):
+        images = pipe.vae.decode(latents, return_dict=False)[0]
     return pipe.image_processor.postprocess(images, output_type="pil")
 
 
@@ -266,17 +277,16 @@ def _stream(
             )
 
 
-@contextlib.contextmanager
-def _scheduled(pipe: Any, settings: Settings) -> Iterator[None]:
-    """A fresh scheduler of ours for one call; the pipeline's own comes back after it."""
-    own = pipe.scheduler
-    student = pipeline_info(pipe).student
-    edges = student.info.edges if student else None
-    set_scheduler(pipe, "rectified", edges, settings.allow_grid_mismatch)
-    try:
-        yield
-    finally:
-        pipe.scheduler = own
+def _twin(pipe: Any, settings: Settings) -> Any:
+    """The pipeline for one call: the same networks, but a scheduler and attributes of its own."""
+    twin = copy.copy(pipe)
+    twin.scheduler = call_scheduler(pipe, settings.allow_grid_mismatch)
+    return twin
+
+
+def _moving(pipe: Any) -> contextlib.AbstractContextManager[Any]:
+    """A turn of one's own where networks come and go, as `enable_model_cpu_offload` makes them."""
+    return _TURN if hasattr(pipe.transformer, "_hf_hook") else contextlib.nullcontext()
 
 
 def _unshifted(pipe: Any, grid: Sequence[float]) -> list[float]:
@@ -288,12 +298,4 @@ def _unshifted(pipe: Any, grid: Sequence[float]) -> list[float]:
     if pipe.scheduler.config.use_dynamic_shifting:
         raise ValueError("grid is given, and the model shifts it by size; give scheduler instead")
     times = torch.tensor(list(grid)[:-1], dtype=torch.float64)
-    return unshift_sigmas(times, pipe.scheduler.config.shift).tolist()
-
-
-def _stock_sigmas(pipe: Any, steps: int) -> list[float]:
-    """The frozen stock grid as the unshifted `sigmas` that a pipeline takes."""
-    config = pipe.scheduler.config
-    if config.use_dynamic_shifting:
-        return stock_grid(steps)[:-1].tolist()
-    return unshift_sigmas(stock_grid(steps, config.shift)[:-1], config.shift).tolist()
+    return unshift_sigmas(times, pipe.scheduler.shift).tolist()

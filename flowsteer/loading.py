@@ -7,48 +7,44 @@ import copy
 import json
 import os
 import re
-import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from flowsteer.families import check_drawn, check_drawn_index, loading_errors, read_index
-from flowsteer.flow.grids import stock_grid
-from flowsteer.students import INFO_FILE, LORA_FILE, RUN_STUDENT, Student, find_student
-from flowsteer.validation import check_scheduler, one_line, shorten
+from flowsteer.pipeline_info import (
+    DEFAULT_GUIDANCE_SCALE,
+    PIPELINE_FILE,
+    TEACHER_STEPS,
+    PipelineInfo,
+    SavedInfo,
+    pipeline_info,
+    read_info,
+)
+from flowsteer.quiet import quiet
+from flowsteer.scheduling import set_scheduler
+from flowsteer.student_weights import apply_student, mark_student
+from flowsteer.students import INFO_FILE, RUN_STUDENT, Student, find_student
+from flowsteer.validation import check_scheduler, shorten
+
+__all__ = [
+    "BUNDLED_MODELS",
+    "TEACHER_STEPS",
+    "PipelineInfo",
+    "check_device",
+    "check_dtype",
+    "load_pipeline",
+    "pipeline_info",
+    "resolve_model",
+    "set_scheduler",
+    "with_student",
+]
 
 WEIGHTS = Path(__file__).parent / "emoji" / "weights"
 BUNDLED_MODELS = {"emoji": WEIGHTS / "pipeline"}
-DEFAULT_GUIDANCE_SCALE = 7.0  # what the SD3 pipeline itself uses
-TEACHER_STEPS = 28
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-
-
-@dataclass(frozen=True)
-class PipelineInfo:
-    """What a loaded pipeline is.
-
-    Args:
-        model: bundled name, folder or hub id.
-        guidance_scale: the teacher's own scale.
-        student: the student in its transformer; None for the teacher.
-        allow_grid_mismatch: whether grids that lack an edge of the student are let through.
-    """
-
-    model: str
-    guidance_scale: float = DEFAULT_GUIDANCE_SCALE
-    student: Student | None = None
-    allow_grid_mismatch: bool = False
-
-
-def pipeline_info(pipe: Any) -> PipelineInfo:
-    """What `pipe` is; for a pipeline that `load_pipeline` did not make, what can be said of it."""
-    info = getattr(pipe, "flowsteer_info", None)
-    return info or PipelineInfo(str(getattr(pipe, "name_or_path", "") or type(pipe).__name__))
 
 
 def load_pipeline(
@@ -70,7 +66,7 @@ def load_pipeline(
         model: a bundled name ("emoji"), a pipeline folder, or a hub id such as
             "stabilityai/stable-diffusion-3-medium-diffusers".
         student: a bundled student's name or a student folder; None or "none" for the teacher. A
-            float32 LoRA is merged into the weights, which makes it as fast as a full student.
+            LoRA is merged into the weights, which makes it as fast as a full student.
         device: such as "cpu" or "cuda:0"; None takes a GPU if there is one.
         dtype: a torch dtype or its name; None means float32, and bfloat16 for hub models on a GPU.
         scheduler: "rectified", or "stock" for the one that diffusers ships.
@@ -91,15 +87,23 @@ def load_pipeline(
     target = check_device(device)
     if found is not None:
         check_drawable(name)  # students are of no other family
-    pipe = _read_pipeline(name, source, check_dtype(dtype, source, target))
+    saved, folder = _saved_info(name, source)
+    if saved.student is not None:
+        own = Student(name, folder, saved.student)
+        if found is not None:
+            raise ValueError(f"model = {name!r} is a student itself; give its teacher's pipeline")
+    pipe = _read_pipeline(name, source, check_dtype(dtype, source, target), saved)
     if name not in BUNDLED_MODELS:
         check_pipeline_values(pipe, name)
-    pipe.flowsteer_info = PipelineInfo(name, _default_guidance_scale(name))
+    scale = saved.guidance_scale
+    pipe.flowsteer_info = PipelineInfo(name, DEFAULT_GUIDANCE_SCALE if scale is None else scale)
     set_scheduler(pipe, scheduler)
     pipe.to(target)
     pipe.set_progress_bar_config(disable=True)
-    if found is not None:
-        _apply_student(pipe, found, allow_grid_mismatch)
+    if saved.student is not None:
+        mark_student(pipe, own, allow_grid_mismatch)
+    elif found is not None:
+        apply_student(pipe, found, allow_grid_mismatch)
     return pipe
 
 
@@ -117,19 +121,26 @@ def with_student(
         ValueError: if the student is unknown or does not fit, or `pipe` is a student already or
             of another family.
     """
+    from diffusers import StableDiffusion3Pipeline
+    from diffusers.utils.torch_utils import unwrap_module
+
+    from flowsteer.pipelines import DefaultsPipeline
+
     info = pipeline_info(pipe)
     if info.student is not None:
         raise ValueError(f"the pipeline is the student {info.student.name!r}; give its teacher's")
     found = find_student(student)
     if found is not None:
         check_drawn(pipe)
-    transformer = pipe.transformer if found is None else copy.deepcopy(pipe.transformer)
-    scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
-    twin = type(pipe)(**pipe.components | {"transformer": transformer, "scheduler": scheduler})
+    parts = pipe.components | {"scheduler": copy.deepcopy(pipe.scheduler)}
+    if found is not None:  # a compiled network's copy is not compiled
+        parts["transformer"] = copy.deepcopy(unwrap_module(pipe.transformer))
+    kind = DefaultsPipeline if type(pipe) is StableDiffusion3Pipeline else type(pipe)
+    twin = kind(**parts)
     twin.flowsteer_info = info
     twin.set_progress_bar_config(disable=True)
     if found is not None:
-        _apply_student(twin, found, allow_grid_mismatch)
+        apply_student(twin, found, allow_grid_mismatch)
     return twin
 
 
@@ -143,9 +154,11 @@ def resolve_model(model: str) -> str:
         return str(BUNDLED_MODELS[model])
     folder = Path(model).expanduser()
     if model and folder.is_dir():
-        if any((place / INFO_FILE).is_file() for place in (folder, folder / RUN_STUDENT)):
+        is_pipeline = (folder / "model_index.json").is_file()  # a saved student is both
+        places = () if is_pipeline else (folder, folder / RUN_STUDENT)
+        if any((place / INFO_FILE).is_file() for place in places):
             raise ValueError(f"model = {model!r} is a student; give it as student=, beside a model")
-        if not (folder / "model_index.json").is_file():
+        if not is_pipeline:
             raise ValueError(
                 f"model = {model!r} is no pipeline: the folder has no model_index.json;"
                 " give a folder that save_pretrained wrote"
@@ -208,49 +221,32 @@ def check_dtype(dtype: str | torch.dtype | None, source: str, device: torch.devi
     return found
 
 
-def set_scheduler(
-    pipe: Any,
-    scheduler: str = "rectified",
-    window_edges: tuple[float, ...] | None = None,
-    allow_grid_mismatch: bool = False,
-) -> None:
-    """Give a flow-matching pipeline the rectified or the stock Euler scheduler, in place.
-
-    Raises:
-        ValueError: if its present scheduler is no FlowMatchEulerDiscreteScheduler.
-    """
-    from diffusers import FlowMatchEulerDiscreteScheduler
-
-    from flowsteer.schedulers import RectifiedFlowMatchEulerDiscreteScheduler
-
-    if not isinstance(pipe.scheduler, FlowMatchEulerDiscreteScheduler):
-        raise ValueError(
-            f"{type(pipe).__name__} uses {type(pipe.scheduler).__name__}; flowsteer needs a"
-            " flow-matching model with FlowMatchEulerDiscreteScheduler"
-        )
-    if check_scheduler(scheduler) == "stock":
-        pipe.scheduler = FlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config)
-        return
-    pipe.scheduler = RectifiedFlowMatchEulerDiscreteScheduler.from_config(
-        pipe.scheduler.config,
-        window_edges=None if window_edges is None else list(window_edges),
-        allow_grid_mismatch=allow_grid_mismatch,
-    )
-
-
 def _is_local(source: str) -> bool:
     return Path(source).is_dir()
 
 
-def _default_guidance_scale(model: str) -> float:
-    """The scale fixed on the dev prompts for the bundled model, the pipeline's own for others."""
-    if model not in BUNDLED_MODELS:
-        return DEFAULT_GUIDANCE_SCALE
-    defaults = json.loads((WEIGHTS / "defaults.json").read_text(encoding="utf-8"))
-    return float(defaults["guidance_scale"])
+def _saved_info(name: str, source: str) -> tuple[SavedInfo, Path]:
+    """What a model's folder or repository says of it, and the folder that says so.
+
+    Raises:
+        ValueError: if it is wrong; naming the file.
+    """
+    if name in BUNDLED_MODELS:
+        # the scale fixed on the dev prompts
+        defaults = json.loads((WEIGHTS / "defaults.json").read_text(encoding="utf-8"))
+        return SavedInfo(float(defaults["guidance_scale"]), "emoji", False), Path(source)
+    folder = Path(source)
+    if not _is_local(source):
+        from huggingface_hub import hf_hub_download
+
+        for file in (PIPELINE_FILE, INFO_FILE):
+            # what cannot be had is not there; if all cannot, reading the pipeline will say why
+            with contextlib.suppress(OSError, ValueError), quiet():
+                folder = Path(hf_hub_download(source, file)).parent
+    return read_info(folder), folder
 
 
-def _read_pipeline(name: str, source: str, dtype: torch.dtype) -> Any:
+def _read_pipeline(name: str, source: str, dtype: torch.dtype, saved: SavedInfo) -> Any:
     """Load from a folder or the hub; every way in which that fails becomes one line."""
     local = _is_local(source)
     options = {"dtype": dtype, "use_safetensors": True, "local_files_only": local}
@@ -259,87 +255,19 @@ def _read_pipeline(name: str, source: str, dtype: torch.dtype) -> Any:
 
         from flowsteer.models.folders import check_pipeline_folder
         from flowsteer.models.sd3 import fold_pipeline
+        from flowsteer.pipelines import DefaultsPipeline
         from flowsteer.prompting import EmojiPipeline
 
         if local and name not in BUNDLED_MODELS:
             check_pipeline_folder(source)
         index = read_index(source)
-        kind = index["_class_name"]
-        without_t5 = kind.startswith("StableDiffusion3") and not any(
-            index.get("text_encoder_3") or ()
-        )
+        name_of_class = index["_class_name"]
+        has_t5 = saved.has_t5 and any(index.get("text_encoder_3") or ())
+        without_t5 = name_of_class.startswith("StableDiffusion3") and not has_t5
         if without_t5:
             options |= {"text_encoder_3": None, "tokenizer_3": None}
-        pipe = DiffusionPipeline.from_pretrained(source, **options)
-        if without_t5:
-            fold_pipeline(pipe)
-        return EmojiPipeline(**pipe.components) if name in BUNDLED_MODELS else pipe
-
-
-def _apply_student(pipe: Any, student: Student, allow_grid_mismatch: bool) -> None:
-    """Put a student's weights and edges into its teacher's pipeline."""
-    from diffusers import FlowMatchEulerDiscreteScheduler
-    from safetensors import SafetensorError
-
-    from flowsteer.models.sd3 import load_transformer
-    from flowsteer.schedulers import RectifiedFlowMatchEulerDiscreteScheduler
-
-    info = student.info
-    stock = not isinstance(pipe.scheduler, RectifiedFlowMatchEulerDiscreteScheduler)
-    if stock and isinstance(pipe.scheduler, FlowMatchEulerDiscreteScheduler):
-        if not allow_grid_mismatch:
-            info.check_grid(stock_grid(info.num_inference_steps, pipe.scheduler.config.shift))
-    else:
-        set_scheduler(pipe, "rectified", info.edges, allow_grid_mismatch)
-    try:
-        with quiet():
-            _load_lora(pipe, student) if student.is_lora else load_transformer(pipe, student.folder)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        model = pipeline_info(pipe).model
-        raise ValueError(
-            f"student = {student.name!r} does not fit the model {model!r} (it was taught by"
-            f" {info.teacher!r}): {one_line(error)}"
-        ) from error
-    pipe.flowsteer_info = replace(
-        pipeline_info(pipe), student=student, allow_grid_mismatch=allow_grid_mismatch
-    )
-
-
-def _load_lora(pipe: Any, student: Student) -> None:
-    from flowsteer.models.lora_files import check_lora_file
-
-    check_lora_file(student.folder / LORA_FILE)
-    pipe.load_lora_weights(
-        str(student.folder), weight_name=LORA_FILE, adapter_name="student", local_files_only=True
-    )
-    if pipe.get_list_adapters().get("transformer") != ["student"]:
-        raise ValueError(f"{LORA_FILE} has no weights for the transformer")
-    if pipe.transformer.dtype == torch.float32:
-        # in half precision the merged sum would round the small update away
-        pipe.fuse_lora(components=["transformer"], adapter_names=["student"])
-        pipe.unload_lora_weights()
-
-
-@contextlib.contextmanager
-def quiet(bars: bool = False) -> Iterator[None]:
-    """Hold back notices of diffusers and transformers and, unless `bars`, progress bars."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    libraries = (transformers_logging, diffusers_logging)
-    levels = [library.get_verbosity() for library in libraries]
-    hidden = [lib for lib in libraries if not bars and lib.is_progress_bar_enabled()]
-    try:
-        for library in libraries:
-            library.set_verbosity_error()
-        for library in hidden:
-            library.disable_progress_bar()
-        with warnings.catch_warnings():
-            # diffusers still passes it to the hub's client, which warns of its own caller
-            warnings.filterwarnings("ignore", message=".*local_dir_use_symlinks")
-            yield
-    finally:
-        for library in hidden:
-            library.enable_progress_bar()
-        for library, level in zip(libraries, levels, strict=True):
-            library.set_verbosity(level)
+        kind: Any = EmojiPipeline if saved.reads == "emoji" else DefaultsPipeline
+        if name_of_class != kind.__name__:
+            kind = DiffusionPipeline
+        pipe = kind.from_pretrained(source, **options)
+        return fold_pipeline(pipe) if without_t5 else pipe

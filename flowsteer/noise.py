@@ -22,7 +22,7 @@ def initial_noise(seed: int, shape: Sequence[int]) -> Tensor:
         ValueError: if the seed is out of range.
     """
     generator = torch.Generator("cpu").manual_seed(check_seed(seed))
-    return torch.randn(tuple(shape), generator=generator)
+    return torch.randn(tuple(shape), generator=generator, dtype=torch.float32)
 
 
 def latent_shape(pipe: Any) -> tuple[int, int, int]:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from diffusers import StableDiffusion3Pipeline
-
 from flowsteer.emoji.words import normalize_prompt, unknown_words
+from flowsteer.pipelines import DefaultsPipeline
 from flowsteer.validation import PromptWarning, shorten
 
 
-class EmojiPipeline(StableDiffusion3Pipeline):
+class EmojiPipeline(DefaultsPipeline):
     """The bundled model's pipeline, which also reads emoji characters ("🐨 on blue").
 
     To diffusers it is an ordinary StableDiffusion3Pipeline: `save_pretrained` writes one, and
     `AutoPipelineForImage2Image.from_pipe` finds its kin, without the reading of emoji characters.
     """
+
+    reads = "emoji"
 
     def encode_prompt(self, prompt: Any, *args: Any, **kwargs: Any) -> Any:
         """As in StableDiffusion3Pipeline, on prompts that `read_prompt` has normalised."""
@@ -28,7 +29,7 @@ class EmojiPipeline(StableDiffusion3Pipeline):
 
 
 # both go by a class's name; a name that stock diffusers lacks would be refused there
-EmojiPipeline.__name__ = StableDiffusion3Pipeline.__name__
+EmojiPipeline.__name__ = DefaultsPipeline.__name__
 
 
 def read_prompt(prompt: str, tokenizer: Any) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flowsteer.flow.grids import rectified_grid, stock_grid
-from flowsteer.loading import TEACHER_STEPS, pipeline_info
+from flowsteer.pipeline_info import pipeline_info
+from flowsteer.scheduling import call_scheduler, stock_sigmas
 from flowsteer.validation import (
     check_guidance_scale,
     check_num_inference_steps,
@@ -23,7 +23,9 @@ class Settings:
         num_inference_steps: network calls on the path; None means 28 for a teacher and one a
             window for a student.
         guidance_scale: None means the teacher's own scale, and 1 (no guidance) for a student.
-        scheduler: "rectified", or "stock" for the frozen grid of diffusers 0.42.
+        scheduler: "rectified", or "stock" for the frozen grid of diffusers 0.42. It chooses the
+            grid, whichever of the two the pipeline itself has; shift and all else are those of the
+            pipeline's scheduler at the time.
         allow_grid_mismatch: run a student on a grid that lacks some of its edges.
     """
 
@@ -66,15 +68,14 @@ class Settings:
         """
         self.validate()
         info = pipeline_info(pipe)
-        student = info.student
         steps, scale = self.num_inference_steps, self.guidance_scale
         if steps is None:
-            steps = student.info.num_inference_steps if student else TEACHER_STEPS
+            steps = info.num_inference_steps
         if scale is None:
-            scale = 1.0 if student else info.guidance_scale
+            scale = info.default_guidance_scale
         return replace(
             self,
-            student=student.name if student else None,
+            student=info.student.name if info.student else None,
             num_inference_steps=int(steps),
             guidance_scale=float(scale),
             allow_grid_mismatch=self.allow_grid_mismatch or info.allow_grid_mismatch,
@@ -85,12 +86,12 @@ def check_settings_fit(pipe: Any, settings: Settings) -> None:
     """Refuse a grid that lacks edges of the pipeline's student, before any network call.
 
     Raises:
-        ValueError: naming both grids.
+        ValueError: naming both grids; or if the pipeline's scheduler is no Euler's for flows.
     """
-    steps, _ = settings.resolve(pipe).numbers()
-    info, config = pipeline_info(pipe), pipe.scheduler.config
-    allowed = settings.allow_grid_mismatch or info.allow_grid_mismatch
-    if info.student is None or allowed or config.use_dynamic_shifting:
-        return  # a dynamic shift is known only while sampling; the scheduler checks it then
-    grid = stock_grid if settings.scheduler == "stock" else rectified_grid
-    info.student.info.check_grid(grid(steps, config.shift))
+    settings = settings.resolve(pipe)
+    steps, _ = settings.numbers()
+    scheduler = call_scheduler(pipe, settings.allow_grid_mismatch)
+    if scheduler.config["use_dynamic_shifting"]:
+        return  # such a shift is known only while sampling; the scheduler checks it then
+    sigmas = stock_sigmas(pipe, steps) if settings.scheduler == "stock" else None
+    scheduler.set_timesteps(steps, sigmas=sigmas)

@@ -1,6 +1,10 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler
 
+from flowsteer.comparing import Column, PipelineSet, compare
 from flowsteer.flow.grids import rectified_grid, stock_grid
 from flowsteer.generation import (
     GenerationStopped,
@@ -156,3 +160,77 @@ def test_half_precision_gives_finite_pictures(tiny_folder):
     (picture,) = generate(pipe, "a koala", 0, FOUR)
     assert picture.latents.dtype == torch.float32
     assert torch.isfinite(picture.latents).all()
+
+
+def test_threads_share_a_pipeline(tiny, lora_student):
+    student = with_student(tiny, lora_student)
+    jobs = [(tiny, Settings(num_inference_steps=n, guidance_scale=3.0)) for n in (3, 5, 8)]
+    jobs += [(student, Settings()), (tiny, Settings(num_inference_steps=6, scheduler="stock"))]
+    jobs = [(*job, f"{number} koalas", number) for number, job in enumerate(jobs * 2)]
+    own = tiny.scheduler, tiny.scheduler.sigmas.clone()
+
+    def draw(job):
+        pipe, settings, prompt, seed = job
+        return generate(pipe, prompt, seed, settings)[0]
+
+    alone = [draw(job) for job in jobs]
+    with ThreadPoolExecutor(5) as pool:
+        together = list(pool.map(draw, jobs))
+    for one, other in zip(alone, together, strict=True):
+        assert torch.equal(one.latents, other.latents)
+        assert (one.sigmas, one.settings) == (other.sigmas, other.settings)
+    assert tiny.scheduler is own[0]
+    assert torch.equal(tiny.scheduler.sigmas, own[1])
+
+
+def test_threads_share_a_set_of_pipelines(tiny, lora_student):
+    columns = [Column("teacher", "Teacher", FOUR), Column("s", "S", Settings(str(lora_student)))]
+    pipelines = PipelineSet(tiny)
+
+    def draw(seed):
+        return [card.latents for card in compare(pipelines, "a koala", seed, columns)]
+
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(draw, range(4)))
+    for seed, latents in enumerate(together):
+        assert all(map(torch.equal, latents, draw(seed)))
+    pipes = {id(pipelines.pipeline(str(lora_student))) for _ in range(2)}
+    assert len(pipes) == 1
+
+
+def test_edits_of_the_pipeline_s_scheduler_count(tiny):
+    straight = [1, 0.75, 0.5, 0.25, 0]
+    tiny.scheduler.set_shift(1.0)
+    assert generate(tiny, "a koala", 0, FOUR)[0].sigmas == pytest.approx(straight)
+    stock = generate(tiny, "a koala", 0, Settings(None, 4, 1.0, "stock"))[0]
+    assert stock.sigmas == pytest.approx(stock_grid(4, 1.0).tolist(), abs=1e-6)
+    for kind in (type(tiny.scheduler), FlowMatchEulerDiscreteScheduler):
+        tiny.scheduler = kind.from_config(tiny.scheduler.config, shift=2.0)
+        sigmas = generate(tiny, "a koala", 0, FOUR)[0].sigmas
+        assert sigmas == pytest.approx(rectified_grid(4, 2.0).tolist())
+    tiny.scheduler = type(tiny.scheduler).from_config(
+        tiny.scheduler.config, use_dynamic_shifting=True, base_shift=0.0, max_shift=0.0
+    )
+    assert generate(tiny, "a koala", 0, FOUR)[0].sigmas == pytest.approx(straight)
+
+
+def test_a_student_on_another_shift_is_refused(tiny, lora_student):
+    student = with_student(tiny, lora_student)
+    student.scheduler.set_shift(1.0)
+    with pytest.raises(ValueError, match=r"\[1, 0.75, 0.5, 0.25, 0\]"):
+        stream_pictures(student, "a koala")
+
+
+def test_another_kind_of_scheduler_is_refused_before_any_network_call(tiny):
+    tiny.scheduler = FlowMatchHeunDiscreteScheduler()
+    with pytest.raises(ValueError, match="uses FlowMatchHeunDiscreteScheduler"):
+        stream_pictures(tiny, "a koala")
+
+
+def test_a_compiled_transformer_draws_the_same(tiny, lora_student):
+    expected = generate(tiny, "a koala", 0, FOUR)[0].latents
+    taught = generate(with_student(tiny, lora_student), "a koala")[0].latents
+    tiny.transformer = torch.compile(tiny.transformer, backend="eager")
+    torch.testing.assert_close(generate(tiny, "a koala", 0, FOUR)[0].latents, expected)
+    again = generate(with_student(tiny, lora_student), "a koala")[0].latents
+    torch.testing.assert_close(again, taught)

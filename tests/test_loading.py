@@ -148,12 +148,10 @@ def test_a_lora_student_equals_stock_diffusers_with_the_same_lora(tiny_folder, l
     torch.testing.assert_close(drawn, expected, atol=5e-5, rtol=1e-4)
 
 
-def test_a_merged_student_has_plain_layers(tiny_folder, lora_student):
-    pipe = load_pipeline(str(tiny_folder), student=lora_student, device="cpu")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_lora_student_has_plain_layers(tiny_folder, lora_student, dtype):
+    pipe = load_pipeline(str(tiny_folder), student=lora_student, device="cpu", dtype=dtype)
     assert not any("lora" in name for name, _ in pipe.transformer.named_modules())
-    half = load_pipeline(str(tiny_folder), student=lora_student, device="cpu", dtype="bfloat16")
-    assert any("lora" in name for name, _ in half.transformer.named_modules())
-    assert torch.isfinite(latents(half, num_inference_steps=4, guidance_scale=1.0)).all()
 
 
 def test_a_full_student_replaces_the_transformer(tiny, tiny_folder, full_student):

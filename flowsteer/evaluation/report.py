@@ -140,7 +140,7 @@ def report_student(
         raise ValueError("the second pipeline is no student; load it with load_pipeline(student=…)")
     steps = taught.info.num_inference_steps
     own = Variant(f"student {taught.name}", steps)
-    taught.info.check_grid(own.grid(student.scheduler.config.shift))
+    taught.info.check_grid(own.grid(student.scheduler.shift))
     setting = prepare(teacher, prompts)
     scale = pipeline_info(teacher).guidance_scale
     full = Variant("teacher, 28 steps", TEACHER_STEPS, scale)

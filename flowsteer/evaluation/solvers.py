@@ -94,7 +94,7 @@ def solver_table(
     setting = prepare(pipe, prompts)
     scale = pipeline_info(pipe).guidance_scale if guidance_scale is None else guidance_scale
     teacher = guided(SD3Field(pipe.transformer), scale, setting.empty)
-    eps, shift = setting.noise.to(pipe.transformer.device), pipe.scheduler.config.shift
+    eps, shift = setting.noise.to(pipe.transformer.device), pipe.scheduler.shift
     windows = TimeWindows.from_grid(rectified_grid(num_windows, shift))
     steps = substeps, reference_substeps
     yield from measure_solvers(teacher, eps, setting.cond, windows, shift, *steps)

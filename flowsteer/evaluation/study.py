@@ -135,7 +135,7 @@ def prepare(pipe: Any, prompts: Sequence[EvalPrompt], batch_size: int = 256) -> 
 
 def sample(pipe: Any, setting: Setting, variant: Variant, batch_size: int = 256) -> Tensor:
     """Final latents (n, 16, 16, 16) of a variant, on the CPU."""
-    grid = variant.grid(pipe.scheduler.config.shift)
+    grid = variant.grid(pipe.scheduler.shift)
     return follow(pipe, setting, setting.noise, grid, variant.guidance_scale, batch_size)
 
 

@@ -13,6 +13,7 @@ from peft.tuners.lora import Linear
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 
+from flowsteer.models.lora_updates import read_updates
 from flowsteer.untrusted import read_tensors
 
 ADAPTER = "default"
@@ -109,8 +110,11 @@ def load_lora(transformer: nn.Module, file: str | Path) -> None:
     """Give the adapters that `add_lora` made the weights of a file that `save_lora` wrote.
 
     Raises:
-        ValueError: if the file is damaged, or they are of another rank or for another network.
+        ValueError: if the file is damaged, or they are of another rank or scale or for another
+            network.
     """
+    config = transformer.peft_config[ADAPTER]  # type: ignore[index,union-attr]
+    read_updates(file, config.r, config.lora_alpha)
     adapters = get_peft_model_state_dict(transformer, adapter_name=ADAPTER)
     named = {f"transformer.{name}": weight for name, weight in adapters.items()}
     weights = read_tensors(file, named, any_dtype=True)

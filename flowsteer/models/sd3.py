@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from diffusers import StableDiffusion3Pipeline
+from diffusers.utils.torch_utils import unwrap_module
 from torch import Tensor, nn
 
 from flowsteer.models.fold import can_fold, fold_equal_tokens
@@ -85,20 +86,32 @@ def load_transformer(pipe: Any, folder: str | Path) -> None:
     It is read in the precision of the one it takes the place of, and folds if that does.
 
     Raises:
-        ValueError: if a file is damaged, or configuration and weights do not fit each other.
+        ValueError: if a file is damaged, configuration and weights do not fit each other, or it is
+            another network than the teacher's.
     """
     check_network_folder(Path(folder) / "transformer")
-    transformer = type(pipe.transformer).from_pretrained(
+    own = unwrap_module(pipe.transformer)
+    config = type(own).load_config(str(folder), subfolder="transformer", local_files_only=True)
+    for name, value in own.config.items():
+        found = config.get(name, value)
+        if not name.startswith("_") and _plain(found) != _plain(value):
+            raise ValueError(f"its transformer has {name} = {found}, and the teacher's {value}")
+    transformer = type(own).from_pretrained(
         str(folder),
         subfolder="transformer",
-        dtype=pipe.transformer.dtype,
+        dtype=own.dtype,
         use_safetensors=True,
         local_files_only=True,
     )
     check_finite(dict(transformer.named_parameters()), f"the transformer of {name_of(folder)}")
-    if can_fold(pipe.transformer.transformer_blocks):
+    if can_fold(own.transformer_blocks):
         fold_equal_tokens(transformer)
-    pipe.transformer = transformer.to(pipe.transformer.device)
+    pipe.transformer = transformer.to(own.device)
+
+
+def _plain(value: Any) -> Any:
+    """A configuration's value as JSON has it."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def compile_blocks(blocks: nn.ModuleList) -> None:

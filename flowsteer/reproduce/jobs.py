@@ -117,7 +117,7 @@ class SchedulerSweep:
             info, scale = taught.info if taught else None, 1.0
         rows = []
         for result in _sweep(bench, pipe, self.step_counts, scale):
-            grid = result.variant.grid(pipe.scheduler.config.shift)
+            grid = result.variant.grid(pipe.scheduler.shift)
             fits = info is None or info.fits(grid.tolist())
             rows.append(result.to_json() | {"fits": fits})
         return Outcome({"teacher": bench.test.teacher.to_json(), "rows": rows})

@@ -52,7 +52,7 @@ class Mismatch:
 
     def run(self, bench: Workbench, place: Place) -> Outcome:
         """A row for each inner edge."""
-        ground, shift = bench.test, bench.pipe.scheduler.config.shift
+        ground, shift = bench.test, bench.pipe.scheduler.shift
         setting, scale = ground.setting, bench.teacher.guidance_scale
         pieces = edge_grids(self.num_windows, shift)
         other = [

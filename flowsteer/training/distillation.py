@@ -143,7 +143,7 @@ def build_objective(
     embed: Embed | None,
 ) -> DistillationObjective:
     """The run's losses: networks, windows and samples, put together."""
-    shift = pipe.scheduler.config.shift
+    shift = pipe.scheduler.shift
     windows = config.edges(shift)
     size, k = config.train_batch_size, windows.num_windows
     make = SampleBatch(source, config.seed, size, latent_shape(pipe), k)
