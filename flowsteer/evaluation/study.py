@@ -60,7 +60,7 @@ class Setting:
 
     def first(self, count: int) -> Setting:
         """The first `count` prompts alone."""
-        cond = self.cond._make(leaf[:count] for leaf in self.cond)
+        cond = type(self.cond)(*(leaf[:count] for leaf in self.cond))
         return Setting(self.prompts[:count], cond, self.empty, self.noise[:count])
 
 
@@ -127,7 +127,7 @@ def prepare(pipe: Any, prompts: Sequence[EvalPrompt], batch_size: int = 256) -> 
         encode_prompts(pipe, texts[low : low + batch_size])
         for low in range(0, len(texts), batch_size)
     ]
-    cond = parts[0]._make(torch.cat(leaves) for leaves in zip(*parts, strict=True))
+    cond = type(parts[0])(*(torch.cat(leaves) for leaves in zip(*parts, strict=True)))
     seeds = [prompt.seed for prompt in prompts]
     noise = torch.stack([initial_noise(seed, LATENT_SHAPE) for seed in seeds])
     return Setting(prompts, cond, encode_prompts(pipe, [""]), noise)
@@ -165,7 +165,7 @@ def follow(
     ends = []
     for low in range(0, len(x), batch_size):
         state = x[low : low + batch_size].to(pipe.transformer.device)
-        cond = setting.cond._make(leaf[low : low + batch_size] for leaf in setting.cond)
+        cond = type(setting.cond)(*(leaf[low : low + batch_size] for leaf in setting.cond))
         for moved in iterate(field, state, grid, cond):
             state = moved
         ends.append(state.cpu())

@@ -164,4 +164,4 @@ class DistillationObjective:
 
 def to_device(cond: TextCondition, device: torch.device) -> TextCondition:
     """A condition moved to a device."""
-    return cond._make(leaf.to(device) for leaf in cond)
+    return type(cond)(*(leaf.to(device) for leaf in cond))

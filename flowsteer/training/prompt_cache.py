@@ -109,7 +109,7 @@ class PromptCache:
             file, place = self._rows[text]
             found.append(file.read(place))
         leaves = (torch.stack(leaves).to(device) for leaves in zip(*found, strict=True))
-        return self._form._make(leaves)
+        return self._form(*leaves)
 
     def on(self, device: torch.device | str) -> Callable[[Sequence[str]], TextCondition]:
         """The cache as a function of prompts alone, which gives conditions on a device."""

@@ -188,7 +188,7 @@ def test_the_critic_learns(training, logits, teacher, folded):
         x_0, eps = torch.randn(2, count, 16, 16, 16, generator=generator)
         t = torch.rand(count, generator=generator) * 0.5
         a = t[:, None, None, None]
-        cond = texts._make(leaf.expand(count, *leaf.shape[1:]) for leaf in texts)
+        cond = type(texts)(*(leaf.expand(count, *leaf.shape[1:]) for leaf in texts))
         return EdgeStates((1 - a) * x_0 + a * eps, 0.6 * (1 - a) * x_0 + a * eps, t), cond
 
     torch.manual_seed(0)

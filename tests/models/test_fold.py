@@ -10,9 +10,21 @@ from diffusers.models.attention_processor import (
     JointAttnProcessor2_0,
     SD3IPAdapterJointAttnProcessor2_0,
 )
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 
 from flowsteer.loading import load_pipeline
-from flowsteer.models import FoldedCondition, SD3Field, encode_prompts, fold_equal_tokens
+from flowsteer.models import (
+    FoldedCondition,
+    SD3Field,
+    TextCondition,
+    encode_prompts,
+    fold_equal_tokens,
+)
+from flowsteer.models.critic import SD3Backbone
 from flowsteer.models.fold import equal_at_end
 
 PROMPTS = ["a koala", "two red foxes"]
@@ -318,3 +330,17 @@ def test_the_training_path_looks_at_no_values(ours, pair, monkeypatch):
     assert relative(SD3Field(pair[1])(STATES, TIMES, cond), expected) < CLOSE
     with pytest.raises(AssertionError, match="were counted"):
         call(pair[1], texts("zeros"))
+
+
+@pytest.mark.parametrize("form", [TextCondition, FoldedCondition])
+def test_training_needs_no_value_of_a_tensor(pair, form):
+    """Tensors without values: whatever asked for one, as a recording cannot, would fail here."""
+    critic = SD3Backbone(pair[1])
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        x, t = torch.randn(2, 16, 16, 16), torch.rand(2)
+        cond = form(torch.randn(2, 32, 32), torch.randn(2, pair[1].config.pooled_projection_dim))
+        SD3Field(pair[1])(x, t, cond).square().sum().backward()
+        features, _ = critic(x, t, cond)
+        assert features[0].shape == (2, 64, pair[1].inner_dim)
+        with pytest.raises((DataDependentOutputException, DynamicOutputShapeException)):
+            equal_at_end(cond.tokens)

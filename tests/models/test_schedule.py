@@ -84,7 +84,7 @@ def test_commands_refuse_before_anything_is_loaded(tmp_path, lora_student, comma
 
     model = tmp_path / "model"
     FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True).save_pretrained(model / "scheduler")
-    (model / "model_index.json").write_text(json.dumps({"_class_name": "X"}))
+    (model / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusion3Pipeline"}))
     (tmp_path / "prompts.txt").write_text("a koala\n")
     out = ["--output_dir", str(tmp_path / "out")]
     words = {

@@ -56,7 +56,7 @@ def assert_same(got, expected):
 def embed(pipe, texts, size=2):
     """The pipeline's own condition, asked in batches as the cache asks."""
     parts = [encode_prompts(pipe, texts[low : low + size]) for low in range(0, len(texts), size)]
-    return parts[0]._make(torch.cat(leaves) for leaves in zip(*parts, strict=True))
+    return type(parts[0])(*(torch.cat(leaves) for leaves in zip(*parts, strict=True)))
 
 
 def build(pipe, folder, texts=TEXTS, model="emoji"):
