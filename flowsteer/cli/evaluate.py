@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as jsonlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,6 +9,7 @@ from typing import Annotated, Literal
 from flowsteer.cli.bench import write_json
 from flowsteer.cli.inputs import WholeNumber
 from flowsteer.limits import Within, check_fields
+from flowsteer.untrusted import read_json
 
 MOST_PROMPTS = 1200
 
@@ -79,6 +79,9 @@ class EmojiReport:
     def run(self) -> None:
         """Print rows as they come, then write both files."""
         check_fields(self)
+        autoencoder = None
+        if self.autoencoder is not None:
+            autoencoder = read_json(self.autoencoder, "a report of an autoencoder")
         from flowsteer.emoji.detector import DETECTOR_FOLDER, load_detector
         from flowsteer.emoji.prompts import load_prompts
         from flowsteer.evaluation.report import report_teacher
@@ -95,8 +98,8 @@ class EmojiReport:
             load_prompts("test", self.num_prompts),
         )
         record = report_teacher(pipe, detector, dev, test)
-        if self.autoencoder is not None:
-            record["autoencoder"] = jsonlib.loads(self.autoencoder.read_text())
+        if autoencoder is not None:
+            record["autoencoder"] = autoencoder
         write_json(self.output_dir / "teacher.json", record)
         defaults = {"guidance_scale": record["guidance_scale"]}
         write_json(self.output_dir / "defaults.json", defaults)

@@ -15,6 +15,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from flowsteer.untrusted import read_bytes
+
+MOST_TARBALL_BYTES = 500_000_000
 STYLES = ("3d", "flat", "noto", "twemoji")
 
 
@@ -140,7 +143,7 @@ def read_tarball(
                 f"npm package {package.name} is missing: no file {path}; get it with "
                 f"`npm pack {package.name}@{package.version}` in that folder"
             )
-        data = path.read_bytes()
+        data = read_bytes(path, f"npm package {package.name}", MOST_TARBALL_BYTES)
         where = str(path)
     if base64.b64encode(hashlib.sha512(data).digest()).decode() != package.sha512:
         raise ValueError(

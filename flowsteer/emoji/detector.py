@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from flowsteer.untrusted import read_json, read_tensors
 
 IMAGE_SIZE = 128
 STRIDE = 8
@@ -261,17 +262,19 @@ def load_detector(
     """
     folder = Path(folder)
     try:
-        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        detector = Detector(DetectorConfig(**settings))
-        weights = load_file(folder / "model.safetensors")
-    except (OSError, TypeError, json.JSONDecodeError, SafetensorError) as error:
+        settings = read_json(folder / "config.json", "a detector's config.json")
+        config = DetectorConfig(**settings)
+        with torch.device("meta"):  # whatever widths are claimed, no memory is taken for them
+            own = Detector(config).state_dict()
+        weights = read_tensors(folder / "model.safetensors")
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"{folder} holds no detector ({error}); give a folder with config.json and "
             "model.safetensors, as train_detector writes it"
         ) from error
-    own = detector.state_dict()
     expected = {k: v.shape for k, v in own.items() if not k.endswith("num_batches_tracked")}
     if expected != {name: value.shape for name, value in weights.items()}:
         raise ValueError(f"config.json and model.safetensors in {folder} do not fit each other")
+    detector = Detector(config)
     detector.load_state_dict(weights, strict=False)
     return detector.to(device).to(memory_format=torch.channels_last).eval()  # type: ignore

@@ -182,6 +182,10 @@ def test_folders_that_hold_no_detector_are_named(tiny, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({**config, "concepts": ["koala"]}))
     with pytest.raises(ValueError, match="do not fit each other"):
         load_detector(tmp_path)
+    for widths in ([10**6] * 3, [10**12] * 3, [0, 0, 0]):  # no memory is taken for them
+        (tmp_path / "config.json").write_text(json.dumps({**config, "widths": widths}))
+        with pytest.raises(ValueError, match="do not fit each other|holds no detector"):
+            load_detector(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({**config, "depth": 3}))
     with pytest.raises(ValueError, match="depth"):
         load_detector(tmp_path)
