@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")
 MOST_PICTURE_BYTES = 200_000_000
 MOST_PIXELS = 100_000_000  # 10,000 x 10,000, which takes 300 MB as RGB
 
@@ -66,6 +66,11 @@ def decoding(
                     f"{image.width:,} x {image.height:,} pixels, {most_pixels:,} in all at most"
                 )
             yield image
+    except UnidentifiedImageError as error:
+        kinds = " or ".join(formats)
+        raise ValueError(
+            f"{where} is not readable as a picture; save it as {kinds}, or take it out"
+        ) from error
     except _DECODING_ERRORS as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(

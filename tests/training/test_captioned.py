@@ -123,7 +123,7 @@ def png(width, height, data=b""):
         (png(0, 8), "not readable as a picture"),
         (png(8, 8, zlib.compress(bytes(20))), "not readable as a picture"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "not readable as a picture"),
-        (b"", "not readable as a picture"),
+        (b"", "not readable as a picture; save it as PNG or JPEG or WEBP or BMP or GIF"),
     ],
 )
 def test_pictures_that_lie_are_refused(tmp_path, content, problem):
@@ -133,7 +133,7 @@ def test_pictures_that_lie_are_refused(tmp_path, content, problem):
     assert str(tmp_path / "a.png") in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF", "TIFF"])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "MPO", "WEBP", "BMP", "GIF"])
 def test_pictures_of_common_formats_are_read_whatever_their_name(tmp_path, kind):
     Image.new("RGB", (SIZE, SIZE), "white").save(tmp_path / "a.png", format=kind)
     assert read_picture(tmp_path / "a.png", SIZE).mean() > 0.95
