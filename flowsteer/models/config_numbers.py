@@ -145,7 +145,7 @@ def check_tokenizer_numbers(where: str, files: Mapping[str, Any], encoder: Confi
         raise ValueError(f"{where}/tokenizer_config.json must hold a JSON object")
     if (room := encoder.get("max_position_embeddings")) is not None:  # CLIP pads to its length
         name = f"{where}/tokenizer_config.json: model_max_length"
-        check_whole_number(name, config.get("model_max_length", room), 1, room)
+        check_whole_number(name, config.get("model_max_length"), 1, room)
     words = encoder.get("vocab_size")
     ids = _token_ids(files)
     if words is not None and ids and max(ids) >= words:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
 from torch import nn
 
 from flowsteer.models.config_numbers import (
@@ -96,7 +97,10 @@ def check_network_folder(
     if named != kind:
         raise ValueError(f"{where} describes {shorten(named)}, and {kind} is needed")
     CHECKS[kind](values, where)
-    _read_all_json(part)
+    if "adapter_config.json" in _read_all_json(part):
+        raise ValueError(
+            f"{name_of(part)} has adapters beside its weights; merge them, or take them out"
+        )
     check_weights_fit(values, where, kind, library, _weights(part, STEMS[library]))
     return values
 
@@ -155,6 +159,16 @@ def _read_tokenizer(part: Path) -> dict[str, Any]:
     for path in sorted(part.iterdir()):
         if path.name not in files:
             read_bytes(path, "a tokenizer's file", MOST_TOKENIZER_BYTES)
+    whole = part / "tokenizer.json"
+    if whole.name not in files:  # without words transformers makes a tokenizer of none
+        if not any((part / name).exists() for name in ("vocab.json", "spiece.model")):
+            raise ValueError(f"{name_of(part)} has no words: {whole.name} is not there")
+        return files
+    try:
+        Tokenizer.from_file(str(whole))
+    except Exception as error:  # the library raises no other class
+        reason = shorten(str(error), 120)
+        raise ValueError(f"{name_of(whole)} is no tokenizer: {reason}; fetch it again") from error
     return files
 
 

@@ -44,6 +44,8 @@ def check_weights_fit(
         ValueError: if the network cannot be built, or one of its weights is missing or of another
             shape, or there are others.
     """
+    if values.get("quantization_config") is not None:
+        raise ValueError(f"{where} has quantised weights; flowsteer needs plain ones, such as bf16")
     network_class = getattr(importlib.import_module(library), kind)
     try:
         with torch.device("meta"), _no_larger_than(len(weights)):
@@ -56,8 +58,6 @@ def check_weights_fit(
     except Exception as error:  # whatever such values make the libraries' own code raise
         reason = shorten(str(error), 120)
         raise ValueError(f"{where} describes no {kind}: {type(error).__name__} {reason}") from error
-    if "quantization_config" in values:  # whose weights are packed
-        return
     _compare(network, network_class, where, weights)
 
 

@@ -104,6 +104,10 @@ LIES = [
     (S, {"shift_terminal": 2}, "shift_terminal = 2"),
     (TOKENS, {"model_max_length": 10**9}, "model_max_length = 1000000000"),
     (TOKENS, {"model_max_length": 0}, "model_max_length = 0"),
+    (TOKENS, {"model_max_length": None}, "model_max_length = None"),
+    ("tokenizer/tokenizer.json", {"model": {"type": "x"}}, "tokenizer.json is no tokenizer: "),
+    ("tokenizer/tokenizer.json", {"added_tokens": 3}, "tokenizer.json is no tokenizer: "),
+    (E, {"quantization_config": {"quant_method": "x"}}, "has quantised weights"),
     ("model_index.json", {"vae": ["diffusers", "UNet2DModel"]}, "'UNet2DModel' as its vae"),
     ("model_index.json", {"vae": [None, None]}, "lacks vae"),
     ("model_index.json", {"vae": ["os", "AutoencoderKL"]}, "takes vae from 'os'"),
@@ -123,7 +127,7 @@ def test_parts_of_two_models_are_refused(folder):
     refused(folder, "does not fit the weights")
     shutil.copytree(folder / "text_encoder", folder / "text_encoder_2", dirs_exist_ok=True)
     put(folder, V, latent_channels=16)
-    put(folder, "tokenizer/tokenizer.json", added_tokens=[{"id": 99_999, "content": "x"}])
+    (folder / "tokenizer" / "added_tokens.json").write_text('{"x": 99999}')
     refused(folder, "a word of number 99,999, and its text encoder knows 514")
 
 
@@ -142,10 +146,13 @@ def test_files_that_are_none_are_refused(folder, file, damage):
     elif damage != "gone":
         content = {"zeros": bytes(len(whole)), "cut off": whole[:-9], "pickle": pickle.dumps(1)}
         path.write_bytes(content[damage])
-    if (file, damage) == ("tokenizer/tokenizer.json", "gone"):
-        check_pipeline_folder(folder)  # other files may stand for it; transformers says so
-        return
     refused(folder, "not there|named pipe|a folder|zero byte|JSON|no whole safetensors|not read")
+
+
+def test_adapters_beside_a_networks_weights_are_refused(folder):
+    """transformers would load them, from wherever they say."""
+    (folder / "text_encoder" / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    refused(folder, "has adapters beside its weights")
 
 
 def split(folder):
