@@ -6,29 +6,37 @@ import argparse
 import atexit
 import importlib.util
 import os
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
-# Gradio reads both while it is imported; it makes a folder for files, of which the app has none
+from flowsteer.app.temporary import make_folder, remove_folder
+
+# Gradio reads them while it is imported, or makes its queue: it keeps a record of every event, and
+# sums all of them up after each; and it has a folder for files, of which the app has none
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-os.environ["GRADIO_TEMP_DIR"] = tempfile.mkdtemp(prefix="flowsteer-app-")
+os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
+os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**12)
+os.environ["GRADIO_TEMP_DIR"] = str(make_folder())
 
 import gradio as gr
+from starlette.middleware import Middleware
 
+from flowsteer.app.door import Door
 from flowsteer.app.page import build_page
 from flowsteer.app.screens.base import HERE
+from flowsteer.app.sessions import MOST_SESSIONS, Sessions
 from flowsteer.app.studio import Studio
 from flowsteer.app.theme import STYLE_SHEET, flowsteer_theme
 from flowsteer.loading import check_device, check_drawable
 from flowsteer.validation import PromptWarning
 
-atexit.register(shutil.rmtree, os.environ["GRADIO_TEMP_DIR"], ignore_errors=True)
-MAX_THREADS = 100  # of Gradio's: more than can be in line, so that the page answers meanwhile
+TEMPORARY = Path(os.environ["GRADIO_TEMP_DIR"])
+atexit.register(remove_folder, TEMPORARY)
+MAX_THREADS = 48  # of Gradio's: more than can be in line, so that the page answers meanwhile
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,12 +97,16 @@ def launch(page: gr.Blocks, inbrowser: bool = False, mcp: bool = False) -> str:
     `GRADIO_SERVER_PORT` and `GRADIO_SERVER_NAME` choose another port or address.
     """
     script = (HERE / "app.js").read_text(encoding="utf-8")
+    sessions = Sessions(page, TEMPORARY)
+    door = Middleware(Door, page=page, sessions=sessions)
     _, address, _ = page.launch(
         share=False,
         quiet=True,
         inbrowser=inbrowser,
         prevent_thread_lock=True,
         max_threads=MAX_THREADS,
+        state_session_capacity=MOST_SESSIONS,
+        app_kwargs={"middleware": [door], "lifespan": sessions.lifespan},
         max_file_size=0,  # Gradio has a route for uploads, which the app never needs
         theme=flowsteer_theme(),
         css_paths=STYLE_SHEET,

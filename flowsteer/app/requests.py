@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -108,7 +107,7 @@ def check_grid_numbers(shift: Any, steps: Any) -> tuple[float, int]:
         ValueError: naming value, limit and fix.
     """
     numeric = isinstance(shift, int | float) and not isinstance(shift, bool)
-    if not numeric or not math.isfinite(shift) or not LEAST_SHIFT <= shift <= MOST_SHIFT:
+    if not numeric or not LEAST_SHIFT <= shift <= MOST_SHIFT:  # neither is NaN
         raise ValueError(
             f"shift = {shorten(shift)} must be a number from {LEAST_SHIFT:g} to {MOST_SHIFT:g};"
             " SD3 uses 3"

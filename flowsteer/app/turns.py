@@ -1,11 +1,35 @@
-"""Which of a visitor's requests is the current one; older ones give way to it."""
+"""What is remembered of the latest visitors, such as which of their requests is the current one."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from typing import Generic, TypeVar
 
 MAX_VISITORS = 1000
+Value = TypeVar("Value")
+
+
+class Latest(Generic[Value]):
+    """A value for each of the latest `most` visitors. Safe to call from several threads."""
+
+    def __init__(self, most: int):
+        self._lock = threading.Lock()
+        self._values: OrderedDict[str, Value] = OrderedDict()
+        self._most = most
+
+    def put(self, visitor: str, value: Value) -> None:
+        """Remember a value, in place of an older one."""
+        with self._lock:
+            self._values[visitor] = value
+            self._values.move_to_end(visitor)
+            while len(self._values) > self._most:
+                self._values.popitem(last=False)
+
+    def take(self, visitor: str) -> Value | None:
+        """The value, which is then forgotten."""
+        with self._lock:
+            return self._values.pop(visitor, None)
 
 
 class Turns:

@@ -26,10 +26,17 @@ def student() -> str:
 
 @pytest.fixture(scope="session")
 def start_app() -> Iterator[Callable[..., tuple[subprocess.Popen, str]]]:
-    """`start_app(options, environment)` runs `python app.py`: its process and its address."""
+    """`start_app(options, environment, log)` runs `python app.py`: its process and its address.
+
+    What it prints goes into the file `log`, or else is read from the process.
+    """
     started = []
 
-    def start(options: Sequence[str], environment: Mapping[str, str] | None = None):
+    def start(
+        options: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        log: Path | None = None,
+    ):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -37,7 +44,7 @@ def start_app() -> Iterator[Callable[..., tuple[subprocess.Popen, str]]]:
             [sys.executable, "app.py", *options, "--device", "cpu"],
             cwd=ROOT,
             env=os.environ | {"GRADIO_SERVER_PORT": str(port)} | (environment or {}),
-            stdout=subprocess.PIPE,
+            stdout=subprocess.PIPE if log is None else log.open("wb"),
             stderr=subprocess.STDOUT,
             preexec_fn=_heed_interrupts,
         )

@@ -25,8 +25,10 @@ QUICK: dict[str, Any] = {
     "show_progress": "hidden",
     "api_visibility": "private",
     "trigger_mode": "multiple",
+    "preprocess": False,
 }
-"""Of events that answer at once."""
+"""Of events that answer at once. What comes is checked here, and not first by the component, whose
+complaints are tracebacks in the log."""
 STREAM = QUICK | {"queue": True, "concurrency_limit": None}
 """Of events that check or draw: queued, since only there Gradio shows errors to the visitor; with
 no limit of Gradio's, since the desk has its own line."""
@@ -184,5 +186,5 @@ def checked(check: Callable[[], Any]) -> Any:
     """
     try:
         return check()
-    except ValueError as error:
+    except Exception as error:
         raise shown_error(error, escape) from error

@@ -20,6 +20,8 @@ from flowsteer.app.screens.base import (
     skip,
 )
 from flowsteer.app.snapshots import Comparison
+from flowsteer.app.studio import Studio
+from flowsteer.app.turns import Latest
 from flowsteer.measure.bootstrap import wilson_interval
 from flowsteer.validation import SEED_LIMIT
 
@@ -32,6 +34,9 @@ NO_STUDENT = empty_html(
 )
 FRESH = empty_html("No pair yet", "Press New pair: two pictures are drawn, in an order by chance.")
 INTERVAL = "Wilson's 95% interval of your share of right answers; 50% is guessing."
+
+
+MOST_PAIRS, MOST_SCORES = 64, 1000
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,12 @@ class Pair:
 class BlindScreen(Screen):
     """Builds the screen inside a `gr.Blocks` and answers its events."""
 
+    def __init__(self, studio: Studio):
+        super().__init__(studio)
+        # on the server, since the page must not know the answer
+        self.pairs: Latest[Pair] = Latest(MOST_PAIRS)
+        self.scores: Latest[tuple[int, int]] = Latest(MOST_SCORES)
+
     def build(self, page: gr.Blocks, link: gr.Textbox) -> None:
         """Lay out the components and connect the events."""
         gr.HTML(INTRO, **PLAIN)
@@ -68,24 +79,18 @@ class BlindScreen(Screen):
         status = gr.HTML(status_html("Press New pair."), **PLAIN)
         view = gr.HTML(FRESH, **PLAIN, elem_id="blind-view")
         score = gr.HTML(score_html(0, 0), **PLAIN, elem_id="blind-score")
-        # in the visitor's session on the server: the page must not know the answer
-        pair = gr.State(None, time_to_live=3600)
-        votes = gr.State((0, 0), time_to_live=6 * 3600)
-        shown = [status, view, left, right, pair]
+        shown = [status, view, left, right]
         self.connect(page, [fresh.click], self.begin, self.run, [], shown)
-        for side, button in (("left", left), ("right", right)):
-            button.click(
-                lambda pair, votes, side=side: vote(pair, votes, side),
-                [pair, votes],
-                [*shown, votes, score],
-                **STREAM,
-            )
+        for button, cast in ((left, self.vote_left), (right, self.vote_right)):
+            button.click(cast, None, [*shown, score], **STREAM)
 
     def begin(self, request: gr.Request) -> tuple:
         """Take the old pair away."""
-        turn = self.turns.begin(request.session_hash or "")
+        visitor = request.session_hash or ""
+        turn = self.turns.begin(visitor)
+        self.pairs.take(visitor)
         closed = gr.Button(interactive=False)
-        return turn, self.first_status(), pair_html(None), closed, closed, None
+        return turn, self.first_status(), pair_html(None), closed, closed
 
     def run(self, turn: Any, request: gr.Request) -> Iterator[list]:
         """Draw a pair of a prompt and a seed by chance.
@@ -95,25 +100,52 @@ class BlindScreen(Screen):
         """
         visitor = request.session_hash or ""
         asked, last = self._draw_request(), None
-        yield skip(5)
+        yield skip(4)
         try:
             for last in self.follow(
                 lambda stop: self.studio.compare(asked, stop), turn, visitor, lambda text: text
             ):
                 if isinstance(last, str):
-                    yield [last, *skip(4)]
+                    yield [last, *skip(3)]
                     continue
                 # no word of which is in work: the order tells which picture is which
-                yield [status_html("Drawing two pictures.", "", _share(last)), *skip(4)]
+                yield [status_html("Drawing two pictures.", "", _share(last)), *skip(3)]
         except Exception as error:
             if not self.overtaken(visitor, turn):
-                yield [status_html("No pair."), FRESH, *skip(3)]
+                yield [status_html("No pair."), FRESH, *skip(2)]
             raise shown_error(error, escape) from error
         if isinstance(last, Comparison) and len(last.cards) == 2:
             pair = Pair(last, random.random() < 0.5)
+            self.pairs.put(visitor, pair)
             opened = gr.Button(interactive=True)
             question = status_html("Which one took more network calls?", f"“{asked.prompt}”")
-            yield [question, pair_html(pair), opened, opened, pair]
+            yield [question, pair_html(pair), opened, opened]
+
+    def vote_left(self, request: gr.Request) -> list[Any]:
+        """The visitor takes the left picture for the one of more calls."""
+        return self._vote(request.session_hash or "", "left")
+
+    def vote_right(self, request: gr.Request) -> list[Any]:
+        """The visitor takes the right picture for the one of more calls."""
+        return self._vote(request.session_hash or "", "right")
+
+    def _vote(self, visitor: str, side: str) -> list[Any]:
+        """The answer and the new score. Without an open pair nothing changes."""
+        pair = self.pairs.take(visitor)
+        if pair is None:
+            return skip(5)
+        right, total = self.scores.take(visitor) or (0, 0)
+        correct = side == pair.full_side
+        right, total = right + correct, total + 1
+        self.scores.put(visitor, (right, total))
+        word, closed = "Correct" if correct else "Wrong", gr.Button(interactive=False)
+        prompt, columns = pair.done.request.prompt, pair.done.request.columns
+        teacher, student = (pair.done.cards_of(column.key)[0] for column in columns)
+        told = status_html(
+            f"{word}: the {pair.full_side} one took {teacher.nfe} calls, the other {student.nfe}.",
+            f"“{prompt}”",
+        )
+        return [told, pair_html(pair, revealed=True), closed, closed, score_html(right, total)]
 
     def _draw_request(self) -> CompareRequest:
         choices = self.studio.choices
@@ -128,24 +160,6 @@ class BlindScreen(Screen):
 
             prompt = random.choice(load_prompts("dev")).text
         return CompareRequest(prompt, (random.randrange(SEED_LIMIT),), columns)
-
-
-def vote(pair: Any, votes: Any, side: str) -> tuple:
-    """Take a vote: the answer, and the new score. Without an open pair nothing changes."""
-    right, total = votes or (0, 0)
-    closed = gr.Button(interactive=False)
-    if not isinstance(pair, Pair):
-        return *skip(5), (right, total), gr.skip()
-    correct = side == pair.full_side
-    right, total = right + correct, total + 1
-    word = "Correct" if correct else "Wrong"
-    teacher, student = (pair.done.cards_of(column.key)[0] for column in pair.done.request.columns)
-    told = status_html(
-        f"{word}: the {pair.full_side} one took {teacher.nfe} calls, the other {student.nfe}.",
-        f"“{pair.done.request.prompt}”",
-    )
-    shown = pair_html(pair, revealed=True)
-    return told, shown, closed, closed, None, (right, total), score_html(right, total)
 
 
 def pair_html(pair: Pair | None, revealed: bool = False) -> str:

@@ -34,7 +34,7 @@ from flowsteer.app.screens.compare_html import (
 )
 from flowsteer.app.screens.compare_table import figures_table, wipe_html
 from flowsteer.app.snapshots import Comparison
-from flowsteer.validation import SEED_LIMIT
+from flowsteer.validation import SEED_LIMIT, check_whole_number
 
 READ_FORM = "(...args) => [...args.slice(0, -1), window.flowsteer.columns()]"
 """Hands the columns form to the server as the last input."""
@@ -141,9 +141,14 @@ class CompareScreen(Screen):
         on.stop.click(self.ask_stop, None, [on.status, on.stop], **QUICK)
         page.unload(self.leave)
 
-    def pick(self, index: int) -> tuple[str, int]:
-        """Prompt and seed of an example."""
-        return self.examples[index]
+    def pick(self, index: Any) -> tuple[str, int]:
+        """Prompt and seed of an example.
+
+        Raises:
+            gr.Error: if there is none of this number.
+        """
+        last = len(self.examples) - 1
+        return self.examples[checked(lambda: check_whole_number("example", index, 0, last))]
 
     def open_link(self, query: Any) -> tuple:
         """What a link says; what it says wrongly or not at all stays, and may be typed already."""

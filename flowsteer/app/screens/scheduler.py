@@ -41,6 +41,7 @@ its points first and appends the end, 0, afterwards, so that the last call has a
 to do. The rectified one puts 0 in first. Move the sliders and see what each step covers.</p>"""
 SHIFT = "Moves the steps towards noise, where more is decided. SD3 uses 3; 1 spaces them evenly."
 LAST = "How much of the path from noise to picture the last network call covers."
+READY = "Both grids for the shift and N above."
 MOST_SLIDER_STEPS = 28
 
 
@@ -76,11 +77,11 @@ class SchedulerScreen(Screen):
                 prompt, seed = prompt_inputs(*examples_for(self.studio)[0], "scheduler")
                 start, stop = buttons("scheduler", "Draw both")
             note = gr.HTML(note_html(()), **PLAIN)
-        status = gr.HTML(status_html("Both grids for the shift and N above."), **PLAIN)
+        status = gr.HTML(status_html(READY), **PLAIN)
         grids = gr.HTML(grids_html(3.0, 4), **PLAIN, elem_id="scheduler-grids")
         pictures = gr.HTML(pictures_html(None), **PLAIN, elem_id="scheduler-pictures")
         for slider in (shift, steps):
-            slider.change(show_grids, [shift, steps], [grids], **QUICK)
+            slider.change(show_grids, [shift, steps], [status, grids], **QUICK)
         shown = [status, note, stop, pictures]
         inputs = [prompt, seed, shift, steps]
         asked = [start.click, prompt.submit, seed.submit]
@@ -141,13 +142,13 @@ class SchedulerScreen(Screen):
             raise shown_error(error, escape) from error
 
 
-def show_grids(shift: Any, steps: Any) -> str:
-    """Both grids for what the sliders say.
-
-    Raises:
-        gr.Error: if it is out of range, which only a program can be.
-    """
-    return grids_html(*checked(lambda: check_grid_numbers(shift, steps)))
+def show_grids(shift: Any, steps: Any) -> tuple[Any, Any]:
+    """The status line and both grids for what the sliders, or the boxes beside them, say."""
+    try:
+        numbers = check_grid_numbers(shift, steps)
+    except ValueError as error:
+        return status_html("No such grid.", str(error)), gr.skip()
+    return status_html(READY), grids_html(*numbers)
 
 
 def grids_html(shift: float, steps: int) -> str:
