@@ -31,6 +31,7 @@ OPEN = (
     "queue", "reset", "run", "startup-events", "theme.css", "user",
 )  # fmt: skip
 """First words of the routes behind `API` that answer; the others read, write or fetch files."""
+CANCEL = ("session_hash", "fn_index", "event_id")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -107,8 +108,12 @@ class Door:
             Refused: with the reason.
         """
         sent = _parse(body)
-        if words[0] in ("cancel", "reset"):
-            _check_names(sent, "event_id", *(["session_hash"] if words[0] == "cancel" else []))
+        if words[0] == "reset":  # it does nothing
+            return
+        if words[0] == "cancel":
+            _check_names(sent, "event_id", "session_hash")
+            if not self.sessions.has_event(**{n: sent.get(n) for n in CANCEL}):
+                raise Refused(404, "this session has no such event")
             return
         by_name = words[0] in ("run", "api", "call")
         names = {fn.api_name: fn for fn in self.page.fns.values()}
@@ -227,5 +232,5 @@ def _again(body: bytes, receive: Receive) -> Receive:
 
 def _log(scope: Scope, what: str, why: str) -> None:
     """One line, whatever was sent."""
-    address = ascii(scope["path"])[1:81]
-    logger.warning("%s %s %s: %s", scope["method"], address, what, ascii(why)[1:201].rstrip("'"))
+    path, why = ascii(scope["path"])[1:-1][:80], ascii(why)[1:-1][:200]
+    logger.warning("%s %s %s: %s", scope["method"], path, what, why)

@@ -6,6 +6,7 @@ import base64
 import io
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowsteer.app.html import escape
@@ -34,10 +35,33 @@ def figure_html(draw: Callable[[], Figure], alt: str, inside: str = "") -> str:
         for name in THEMES:
             # colours such as "C0" are looked up when a figure is written, not when it is made
             with theme(name), rc_context(THEMES[name]):
-                text = base64.b64encode(_svg(draw())).decode("ascii")
-            source = f"data:image/svg+xml;base64,{text}"
-            images.append(f'<img class="fs-{name}" src="{source}" alt="{escape(alt)}">')
+                images.append(_image(name, _svg(draw()), alt))
     return f'<div class="fs-figure">{"".join(images)}{inside}</div>'
+
+
+def written_figure_html(path: Path, alt: str) -> str:
+    """A figure of `flowsteer.plots` that was written as SVG in its light theme, in both themes.
+
+    Args:
+        path: of the file.
+        alt: what it shows, for those who do not see it.
+    """
+    from flowsteer.plots.style import THEMES
+
+    text = path.read_text(encoding="utf-8")
+    light = THEMES["light"]
+    images = []
+    for name, style in THEMES.items():
+        themed = text.replace(f"fill: {light['figure.facecolor']}", "fill: none")
+        for part in ("text.color", "grid.color"):
+            themed = themed.replace(light[part], style[part])
+        images.append(_image(name, themed.encode(), alt))
+    return f'<div class="fs-figure">{"".join(images)}</div>'
+
+
+def _image(theme: str, svg: bytes, alt: str) -> str:
+    source = f"data:image/svg+xml;base64,{base64.b64encode(svg).decode('ascii')}"
+    return f'<img class="fs-{theme}" src="{source}" alt="{escape(alt)}">'
 
 
 def places_in(

@@ -8,6 +8,7 @@ between two events, so what no one listens to is forgotten.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections import Counter
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+
+logger = logging.getLogger(__name__)
 
 MOST_SESSIONS = 64  # whose components Gradio keeps at once
 PATIENCE = 60.0  # seconds between two listeners, after which a session is given up
@@ -60,6 +63,11 @@ class Sessions:
         pending = self._queue.pending_event_ids_session
         return next((session for session, events in pending.items() if event in events), event)
 
+    def has_event(self, session_hash: str, fn_index: Any, event_id: str) -> bool:
+        """Whether a session's event is under way and of that function."""
+        event = self._queue.event_ids_to_events.get(event_id)
+        return event is not None and event.session_hash == session_hash and event.fn._id == fn_index
+
     async def sweep(self) -> None:
         """Give up the sessions to whom nobody has listened for long, with what they wait for."""
         queue, now = self._queue, time.monotonic()
@@ -74,9 +82,12 @@ class Sessions:
                 await queue.clean_events(session_hash=session)
                 queue.pending_messages_per_session.pop(session, None)
                 queue.pending_event_ids_session.pop(session, None)
-        running = {event.session_hash for event in queue.event_ids_to_events.values()}
+        running = {event._id: event.session_hash for event in self._running()}
+        for event in queue.event_ids_to_events.keys() - running.keys():
+            queue.event_ids_to_events.pop(event)  # one that was cancelled while it ended stays
+        self.page.app.iterators_to_reset.intersection_update(running)
         states = self.page.state_holder
-        for session in states.session_data.keys() - running:
+        for session in states.session_data.keys() - running.values():
             states.session_data.pop(session)
             states.time_last_used.pop(session, None)
         await asyncio.to_thread(self._remove_old_files)
@@ -90,6 +101,7 @@ class Sessions:
                 await asyncio.sleep(PERIOD)
                 await self.sweep()
 
+        asyncio.get_running_loop().set_exception_handler(_tell)
         task = asyncio.create_task(keep_sweeping())
         try:
             yield
@@ -97,6 +109,13 @@ class Sessions:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+
+    def _running(self) -> Iterator[Any]:
+        """Events in work, and those that wait for it."""
+        for job in self._queue.active_jobs:
+            yield from job or ()
+        for line in self._queue.event_queue_per_concurrency_id.values():
+            yield from line.queue
 
     @property
     def _queue(self) -> Any:
@@ -109,3 +128,9 @@ class Sessions:
             for path in self.temporary.rglob("*"):
                 if path.is_file() and time.time() - path.stat().st_mtime > OLD:
                     path.unlink()
+
+
+def _tell(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """One line of the log for a task of the server that nobody waits for."""
+    error = context.get("exception")
+    logger.warning("%s: %s", context["message"], ascii(str(error or ""))[1:-1][:200])

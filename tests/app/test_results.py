@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import json
+import re
 
 import pytest
 
+from flowsteer.app.figures import written_figure_html
 from flowsteer.app.markdown import markdown_html
 from flowsteer.app.screens.results import (
+    REPRODUCTION,
     RESULTS,
     measured_html,
     paper_html,
@@ -17,6 +21,7 @@ from flowsteer.app.screens.results import (
     results_html,
 )
 from flowsteer.cli.reproduce import Reproduce
+from flowsteer.plots.style import THEMES
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +51,39 @@ def test_a_reproduction_is_shown_with_tables_plots_and_its_sheet(reproduction, t
     assert str(reproduction) not in text
 
 
-def test_a_damaged_cell_is_named_and_nothing_else_breaks(reproduction, tmp_path):
-    import shutil
+def test_a_report_that_is_no_text_is_named_and_nothing_else_breaks(tmp_path):
+    (tmp_path / "report.md").write_bytes(b"\xff\xfe\x00")
+    assert "The report cannot be read" in reproduction_html(tmp_path)
 
-    shutil.copytree(reproduction, tmp_path / "copy")
-    (tmp_path / "copy" / "cells" / "0-variants.json").write_text("{", encoding="utf-8")
-    assert "The report cannot be read" in reproduction_html(tmp_path / "copy")
+
+def test_the_packages_report_is_there_at_once_as_it_was_written(monkeypatch):
+    from flowsteer.measure import bootstrap
+
+    def computed(*arguments):
+        raise AssertionError("the screen computes what the report says already")
+
+    monkeypatch.setattr(bootstrap, "crossed_bootstrap", computed)
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", computed)
+    text = results_html.__wrapped__(RESULTS, REPRODUCTION)
+    plots = list((REPRODUCTION / "plots").glob("*.svg"))
+    assert len(plots) >= 6
+    assert text.count('class="fs-light" src="data:image/svg') == len(plots)
+    report = (REPRODUCTION / "report.md").read_text(encoding="utf-8")
+    number = re.search(r"PeRFlow < all \(FlowSteer\) in EmojiEval: (\S+)", report)[1]
+    assert number in text
+
+
+def test_written_figures_change_their_ink_with_the_theme():
+    path = REPRODUCTION / "plots" / "ablation.svg"
+    html = written_figure_html(path, "the ablation")
+    light, dark = (
+        base64.b64decode(data).decode()
+        for data in re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', html)
+    )
+    ink = [THEMES[name]["text.color"] for name in ("light", "dark")]
+    assert ink[0] in light and ink[1] not in light
+    assert ink[1] in dark and ink[0] not in dark
+    assert "fill: #ffffff" not in light + dark
 
 
 def test_every_measured_row_is_shown():

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from PIL import Image
 
-from flowsteer.app.figures import figure_html
+from flowsteer.app.figures import written_figure_html
 from flowsteer.app.html import empty_html, escape, image_html, table_html
 from flowsteer.app.markdown import markdown_html
 from flowsteer.app.screens.base import HERE, PLAIN, QUICK, Screen
@@ -39,7 +39,7 @@ NOT_YET = empty_html(
     "flowsteer reproduce measures mismatch, scheduler and ablation cell by cell and writes it;"
     " put its folder at flowsteer/emoji/results/reproduction and it appears here.",
 )
-WAIT = empty_html("Reading the report", "Plots are drawn when this screen is first opened.")
+WAIT = empty_html("Reading the report", "It comes when this screen is first opened.")
 MOST_RESULT_BYTES = 50_000_000
 LARGEST_SHEET = 1400  # pixels
 
@@ -126,46 +126,25 @@ def _measured_row(row: dict[str, Any]) -> list[str]:
 
 
 def reproduction_html(folder: Path) -> str:
-    """The report of `flowsteer reproduce`, its tables sortable, its plots in both themes."""
-    from flowsteer.reproduce.store import Store
+    """What `flowsteer reproduce` wrote: its report with sortable tables, its plots in both themes.
 
-    store = Store(folder)
+    Nothing is computed here: bootstraps and plots of all cells take a minute and a half.
+    """
     try:
-        records = store.read_all()
-    except ValueError as error:
-        return empty_html("The report cannot be read", str(error))
-    if not records:
+        text = (folder / "report.md").read_text(encoding="utf-8")
+    except FileNotFoundError:
         return NOT_YET
-    from flowsteer.reproduce.cells import plan
-    from flowsteer.reproduce.presets import find_preset
-    from flowsteer.reproduce.report import PLOTS, report_lines
-    from flowsteer.reproduce.run import chosen_rates
+    except (OSError, ValueError) as error:
+        return empty_html("The report cannot be read", f"report.md: {type(error).__name__}.")
+    _, _, body = text.partition("\n")  # the screen has a heading of its own
 
-    preset = find_preset("full")
-    models = {record["config"].get("model") for record in records.values()}
-    if models == {"tiny"}:
-        preset = find_preset("smoke")
-    plots = _plots(records)
-    known = {
-        name: folder / "plots" / f"{name}.svg"
-        for names in PLOTS.values()
-        for name in names
-        if name in plots
-    }
-    lines = report_lines(folder, records, plan(preset), chosen_rates(store, preset), known)
-    return markdown_html("\n".join(lines[1:]), lambda name, address: plots.get(name, ""))
+    def picture(name: str, address: str) -> str:
+        path = folder / "plots" / Path(address).name
+        if path.suffix != ".svg" or not path.is_file():
+            return ""
+        return written_figure_html(path, f"{name}; its numbers are in the tables")
 
-
-def _plots(records: Any) -> dict[str, str]:
-    """The report's plots as HTML; none without matplotlib."""
-    try:
-        from flowsteer.reproduce.figures import figures
-    except ImportError:
-        return {}
-    return {
-        name: figure_html(partial(draw, records), f"{name}; its numbers are in the tables")
-        for name, draw in figures(records).items()
-    }
+    return markdown_html(body, picture)
 
 
 def paper_html() -> str:
