@@ -2,8 +2,10 @@
 
 # Gradio reads the annotations of an endpoint as objects, so they must not be postponed here.
 
+import inspect
+import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 from flowsteer.app.desk import Waiting
 from flowsteer.app.html import png_data_uri
@@ -18,13 +20,20 @@ from flowsteer.app.screens.compare_table import cards_record
 from flowsteer.app.snapshots import Trace
 from flowsteer.app.studio import Studio
 from flowsteer.flow.grids import GRIDS
+from flowsteer.validation import shorten
+
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 
 def compare_endpoint(studio: Studio) -> Callable[..., Iterator[dict]]:
     """The function behind `/compare`."""
 
     def compare(
-        prompt: str, seed: int = 0, noises: int = 1, columns: list[dict] | None = None
+        prompt: str,
+        seed: int = 0,
+        noises: int = 1,
+        columns: list[dict] | None = None,
+        images: bool = True,
     ) -> Iterator[dict]:
         """Draw one prompt with teacher and students from the same noises.
 
@@ -38,16 +47,19 @@ def compare_endpoint(studio: Studio) -> Callable[..., Iterator[dict]]:
             noises: 1 to 8 consecutive seeds, used by every column.
             columns: up to 6 objects with `network` ("teacher" or a student's name), and if wanted
                 `steps` (1 to 100), `scheduler` ("rectified" or "stock") and `guidance` (1, which is
-                none, to 100; null for the network's own). Without it, the default columns.
+                none, to 100; null for the network's own) and `allow_grid_mismatch` (true to run a
+                student on a grid that lacks its window edges). Without it, the default columns.
+            images: false leaves out the pictures, which are most of an answer's bytes.
 
         Returns:
             An object with `prompt`, `seed`, `seeds`, `notes` (what the model will not read),
             `ahead` and `cards`. Each card has `key`, `title`, `seed`, `nfe`, `seconds`,
             `num_inference_steps`, `guidance_scale`, `scheduler`, `student`, `sigmas`, `distance`
             (relative L2 of the latents to those of the 28-step picture), `verdict` (the detector's,
-            for the bundled model), `grid_mismatch` and `image`, a PNG as a data URI.
+            for the bundled model), `grid_mismatch` and `image`, a PNG as a data URI or null.
         """
         try:
+            _check_flag(images)
             chosen = studio.choices.default()
             if columns is not None:
                 chosen = studio.choices.columns(columns)
@@ -60,17 +72,20 @@ def compare_endpoint(studio: Studio) -> Callable[..., Iterator[dict]]:
                 elif (len(news.cards), len(news.distances)) != shown and news.cards:
                     shown = (len(news.cards), len(news.distances))
                     notes = list(news.notes)
-                    yield base | {"notes": notes, "ahead": 0, "cards": cards_record(news)}
+                    cards = cards_record(news, images)
+                    yield base | {"notes": notes, "ahead": 0, "cards": cards}
         except Exception as error:
             raise shown_error(error) from error
 
-    return compare
+    return described(compare)
 
 
 def trajectory_endpoint(studio: Studio) -> Callable[..., dict]:
     """The function behind `/trajectory`."""
 
-    def trajectory(prompt: str, seed: int = 0, networks: list[str] | None = None) -> dict:
+    def trajectory(
+        prompt: str, seed: int = 0, networks: list[str] | None = None, images: bool = True
+    ) -> dict:
         """Follow teacher and students from one noise to their pictures.
 
         Args:
@@ -78,16 +93,19 @@ def trajectory_endpoint(studio: Studio) -> Callable[..., dict]:
             seed: of the noise, a whole number from 0 to 4,294,967,295.
             networks: students by name, and "teacher" for its 4 unguided steps; the teacher's 28
                 guided steps are always there. Without it, all students.
+            images: false leaves out the pictures, which are most of an answer's bytes.
 
         Returns:
             An object with `prompt`, `seed`, `explained` (shares of the variance of the teacher's
             states in its PCA plane) and `paths`. Each path has `key`, `title`, `nfe`, `times` (N +
             1, from 1 to 0), `points` (N + 1 pairs in the plane), `distances` (N + 1, relative L2 to
-            the teacher's path at these times), `window_edges` and `x0_hats`, N PNGs as data URIs.
+            the teacher's path at these times), `window_edges` and `x0_hats`, N PNGs as data URIs,
+            or none.
         """
         from flowsteer.app.screens.trajectory_html import distances_of, plane_for, points_of
 
         try:
+            _check_flag(images)
             wanted = networks
             if wanted is None:
                 wanted = [network.key for network in studio.choices.students[:5]]
@@ -96,7 +114,7 @@ def trajectory_endpoint(studio: Studio) -> Callable[..., dict]:
             plane = plane_for(last)
             points, distances = points_of(last, plane), distances_of(last)
             paths = [
-                _path_record(trace, points[key], distances[key])
+                _path_record(trace, points[key], distances[key], images)
                 for key, trace in last.traces.items()
             ]
             return {
@@ -108,14 +126,18 @@ def trajectory_endpoint(studio: Studio) -> Callable[..., dict]:
         except Exception as error:
             raise shown_error(error) from error
 
-    return trajectory
+    return described(trajectory)
 
 
 def schedule_endpoint(studio: Studio) -> Callable[..., dict]:
     """The function behind `/schedule`."""
 
     def schedule(
-        shift: float = 3.0, steps: int = 4, prompt: str | None = None, seed: int = 0
+        shift: float = 3.0,
+        steps: int = 4,
+        prompt: str | None = None,
+        seed: int = 0,
+        images: bool = True,
     ) -> dict:
         """Compare the stock time grid of diffusers with the rectified one.
 
@@ -124,14 +146,16 @@ def schedule_endpoint(studio: Studio) -> Callable[..., dict]:
             steps: network steps N, 1 to 100.
             prompt: if given, the teacher also draws it on both grids.
             seed: of the noise, a whole number from 0 to 4,294,967,295.
+            images: false leaves out the pictures, which are most of an answer's bytes.
 
         Returns:
             An object with `shift`, `steps` and, for `stock` and `rectified`, an object with
             `sigmas` (N + 1, from 1 to 0), `step_sizes` (N), `last_step` (the share of the path that
-            the last call covers), and with a prompt `image`, a PNG as a data URI, and `distance`
-            (relative L2 of the latents to those of the teacher's 28-step picture).
+            the last call covers), and with a prompt `image`, a PNG as a data URI or null, and
+            `distance` (relative L2 of the latents to those of the teacher's 28-step picture).
         """
         try:
+            _check_flag(images)
             shift, steps = check_grid_numbers(shift, steps)
             result: dict[str, Any] = {"shift": shift, "steps": steps}
             for name, make in GRIDS.items():
@@ -142,13 +166,26 @@ def schedule_endpoint(studio: Studio) -> Callable[..., dict]:
                 asked = schedule_request(studio.choices, prompt, seed, shift, steps)
                 last = _last(studio.schedule(asked))
                 for name, picture in last.pictures.items():
-                    result[name]["image"] = png_data_uri(picture)
+                    result[name]["image"] = png_data_uri(picture) if images else None
                     result[name]["distance"] = last.distances[name]
             return result
         except Exception as error:
             raise shown_error(error) from error
 
-    return schedule
+    return described(schedule)
+
+
+def described(endpoint: Endpoint) -> Endpoint:
+    """An endpoint with each argument's text on one line, which is all that Gradio reads of it."""
+    text = re.sub(r"\n {8}(?=\S)", " ", inspect.cleandoc(endpoint.__doc__ or ""))
+    head, heading, returns = text.partition("Returns:\n    ")
+    endpoint.__doc__ = head + heading + " ".join(returns.split())
+    return endpoint
+
+
+def _check_flag(images: Any) -> None:
+    if not isinstance(images, bool):
+        raise ValueError(f"images = {shorten(images)} must be true or false")
 
 
 def _last(stream: Iterator[Any]) -> Any:
@@ -165,7 +202,9 @@ def _last(stream: Iterator[Any]) -> Any:
     return last
 
 
-def _path_record(trace: Trace, points: list[list[float]], distances: list[float]) -> dict[str, Any]:
+def _path_record(
+    trace: Trace, points: list[list[float]], distances: list[float], images: bool
+) -> dict[str, Any]:
     return {
         "key": trace.column.key,
         "title": trace.column.title,
@@ -174,5 +213,5 @@ def _path_record(trace: Trace, points: list[list[float]], distances: list[float]
         "points": points,
         "distances": distances,
         "window_edges": list(trace.edges),
-        "x0_hats": [png_data_uri(frame) for frame in trace.frames],
+        "x0_hats": [png_data_uri(frame) for frame in trace.frames] if images else [],
     }

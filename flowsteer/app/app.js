@@ -25,7 +25,9 @@
     const texts = all("[data-fs-row]", form).map((row) => {
       const chosen = one("[data-fs=network]", row).selectedOptions[0];
       const parts = [chosen ? chosen.textContent : "?", `${one("[data-fs=steps]", row).value} steps`];
-      if (one("[data-fs=scheduler]", row).value === "stock") parts.push("stock grid");
+      const scheduler = one("[data-fs=scheduler]", row).value.split("_");
+      if (scheduler[0] === "stock") parts.push("stock grid");
+      if (scheduler.length > 1) parts.push("mismatch allowed");
       const guidance = one("[data-fs=guidance]", row).value;
       if (guidance === "1" && chosen && chosen.dataset.guidance === "") parts.push("no guidance");
       else if (guidance && guidance !== "1") parts.push(`guidance ${guidance}`);

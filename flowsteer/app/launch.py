@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import atexit
-import importlib.util
 import os
 import signal
 import sys
@@ -31,6 +30,7 @@ from flowsteer.app.screens.base import HERE
 from flowsteer.app.sessions import MOST_SESSIONS, Sessions
 from flowsteer.app.studio import Studio
 from flowsteer.app.theme import STYLE_SHEET, flowsteer_theme
+from flowsteer.app.tools import check_installed, serve_pictures
 from flowsteer.loading import check_device, check_drawable
 from flowsteer.validation import PromptWarning
 
@@ -54,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     warnings.simplefilter("ignore", PromptWarning)  # the page shows them beside the prompt
     try:
-        if options.mcp and importlib.util.find_spec("mcp") is None:
-            raise ValueError('--mcp needs the package mcp; install it: pip install "gradio[mcp]"')
+        if options.mcp:
+            check_installed()
         serve(options.model, options.student, options.device, options.inbrowser, options.mcp)
     except (ValueError, OSError) as error:  # OSError: no port is free
         print(f"error: {error}", file=sys.stderr)
@@ -118,6 +118,8 @@ def launch(page: gr.Blocks, inbrowser: bool = False, mcp: bool = False) -> str:
         enable_monitoring=False,
         mcp_server=mcp,
     )
+    if mcp:
+        serve_pictures(page)
     return address
 
 

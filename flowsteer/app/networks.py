@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from flowsteer.comparing import COMPARE_COLUMNS, Column
+from flowsteer.flow.grids import GRIDS, format_grid
+from flowsteer.flow.windows import TimeWindows
 from flowsteer.loading import TEACHER_STEPS
 from flowsteer.settings import Settings
 from flowsteer.students import bundled_students, find_student, student_title
@@ -20,7 +22,9 @@ TEACHER = "teacher"
 MOST_COLUMNS = 6
 MOST_STEPS = 100
 AUTO = "auto"
-FIELDS = ("network", "steps", "scheduler", "guidance")
+MISMATCH = "_mismatch"
+"""Ends a column's scheduler in a link where the student's window edges may be missed."""
+FIELDS = ("network", "steps", "scheduler", "guidance", "allow_grid_mismatch")
 
 
 @dataclass(frozen=True)
@@ -32,17 +36,24 @@ class Network:
         title: for people.
         student: name or folder; None for the teacher.
         steps: to start from.
+        edges: of the windows that a student was taught on; empty for the teacher.
     """
 
     key: str
     title: str
     student: str | None
     steps: int
+    edges: tuple[float, ...] = ()
 
     @property
     def guided(self) -> bool:
         """Whether it is guided unless told otherwise: teachers are."""
         return self.student is None
+
+    def fits(self, steps: int, scheduler: str, shift: float) -> bool:
+        """Whether such a grid has all of its window edges."""
+        grid = GRIDS[scheduler](steps, shift).tolist()
+        return not self.edges or TimeWindows(self.edges).contained_in(grid)
 
 
 def networks_for(model: str, students: Sequence[str]) -> dict[str, Network]:
@@ -65,7 +76,10 @@ def networks_for(model: str, students: Sequence[str]) -> dict[str, Network]:
             continue
         title = student_title(name)
         key = _free_key(title, networks)
-        networks[key] = Network(key, f"Student {title}", found.name, found.info.num_inference_steps)
+        info = found.info
+        networks[key] = Network(
+            key, f"Student {title}", found.name, info.num_inference_steps, info.edges
+        )
     return networks
 
 
@@ -85,10 +99,15 @@ class Choices:
 
     Args:
         networks: from `networks_for`.
+
+    Attributes:
+        shift: of the model's scheduler, by which a student's steps are checked; None until the
+            model is loaded, and where the shift depends on the picture's size.
     """
 
     def __init__(self, networks: Mapping[str, Network]):
         self.networks = dict(networks)
+        self.shift: float | None = None
 
     @property
     def students(self) -> list[Network]:
@@ -96,7 +115,12 @@ class Choices:
         return [network for network in self.networks.values() if network.student is not None]
 
     def column(
-        self, network: Any, steps: Any, scheduler: Any = "rectified", guidance: Any = None
+        self,
+        network: Any,
+        steps: Any,
+        scheduler: Any = "rectified",
+        guidance: Any = None,
+        allow_grid_mismatch: Any = False,
     ) -> Column:
         """One column.
 
@@ -105,9 +129,10 @@ class Choices:
             steps: a whole number from 1 to 100.
             scheduler: "rectified" or "stock".
             guidance: 1 (none) to 100; None for the network's own.
+            allow_grid_mismatch: whether the grid may lack window edges of the student's.
 
         Raises:
-            ValueError: if a value is out of range.
+            ValueError: if a value is out of range, or the grid lacks an edge.
         """
         if not isinstance(network, str) or network not in self.networks:
             known = ", ".join(self.networks)
@@ -123,7 +148,26 @@ class Choices:
             # exactly what the key says, so that a link and the picture it stands for agree
             scale = float(f"{settings.guidance_scale:g}")
             settings = replace(settings, guidance_scale=scale)
+        if not isinstance(allow_grid_mismatch, bool):
+            raise ValueError(f"allow_grid_mismatch = {shorten(allow_grid_mismatch)} must be a bool")
+        fits = chosen.student is None
+        if self.shift is not None:
+            fits = chosen.fits(steps, settings.scheduler, self.shift)
+            if not fits and not allow_grid_mismatch:
+                raise ValueError(self._advice(chosen, steps, settings.scheduler))
+        settings = replace(settings, allow_grid_mismatch=allow_grid_mismatch and not fits)
         return Column(_key(network, settings), _title(chosen, settings), settings)
+
+    def _advice(self, network: Network, steps: int, scheduler: str) -> str:
+        """What to do about a grid that lacks edges."""
+        shift = self.shift or 1.0
+        fitting = [str(n) for n in range(1, 101) if network.fits(n, "rectified", shift)][:3]
+        use = f"use {', '.join(fitting)}, ... rectified steps, or " if fitting else ""
+        return (
+            f"{network.title} was taught between the edges {format_grid(network.edges)}, of which a"
+            f" {scheduler} grid of {steps} steps lacks some: {use}choose the scheduler"
+            f" “{scheduler}, mismatch” (allow_grid_mismatch) to see what it draws all the same"
+        )
 
     def columns(self, rows: Any) -> list[Column]:
         """Columns from a list of objects with "network", "steps", "scheduler" and "guidance".
@@ -149,7 +193,10 @@ class Choices:
             known = self.networks.get(row["network"]) if _is_text(row["network"]) else None
             steps = row.get("steps", known.steps if known else TEACHER_STEPS)
             scheduler = row.get("scheduler", "rectified")
-            columns.append(self.column(row["network"], steps, scheduler, row.get("guidance")))
+            allowed = row.get("allow_grid_mismatch", False)
+            columns.append(
+                self.column(row["network"], steps, scheduler, row.get("guidance"), allowed)
+            )
         keys = [column.key for column in columns]
         for key in keys:
             if keys.count(key) > 1:
@@ -210,7 +257,8 @@ def link_text(columns: Sequence[Column]) -> str:
 def _key(network: str, settings: Settings) -> str:
     """Unique for a column's settings, safe in addresses and file names, and read by `_row`."""
     scale = AUTO if settings.guidance_scale is None else f"{settings.guidance_scale:g}"
-    return f"{network}-{settings.num_inference_steps}-{settings.scheduler}-{scale}"
+    scheduler = settings.scheduler + (MISMATCH if settings.allow_grid_mismatch else "")
+    return f"{network}-{settings.num_inference_steps}-{scheduler}-{scale}"
 
 
 def _row(part: str) -> dict[str, Any]:
@@ -225,7 +273,8 @@ def _row(part: str) -> dict[str, Any]:
     return {
         "network": network,
         "steps": int(steps) if steps.isascii() and steps.isdigit() and len(steps) < 6 else steps,
-        "scheduler": scheduler,
+        "scheduler": scheduler.removesuffix(MISMATCH),
+        "allow_grid_mismatch": scheduler.endswith(MISMATCH),
         "guidance": None if guidance == AUTO else _number(guidance),
     }
 
@@ -247,6 +296,8 @@ def _title(network: Network, settings: Settings) -> str:
     parts = [network.title, f"{steps} step" if steps == 1 else f"{steps} steps"]
     if settings.scheduler == "stock":
         parts.append("stock grid")
+    if settings.allow_grid_mismatch:
+        parts.append("grid mismatch")
     scale = settings.guidance_scale
     if scale == 1.0 and network.guided:
         parts.append("no guidance")

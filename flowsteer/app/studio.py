@@ -166,6 +166,9 @@ class Studio:
             self.judge = Judge()
         from flowsteer.app import gpu
 
+        scheduler = pipelines.teacher.scheduler.config
+        if not scheduler.use_dynamic_shifting:
+            self.choices.shift = float(scheduler.shift)
         self._number = gpu.put_down(pipelines)
         self._loaded.set_result(pipelines)
 

@@ -20,6 +20,8 @@ from typing import Any
 import httpx
 import pytest
 
+from flowsteer.app.sessions import PATIENCE
+
 CALLS = int(os.environ.get("FLOWSTEER_HOSTILE_CALLS", "3000"))
 VISITORS = 6
 MOST_THREADS = 110  # 48 of Gradio's, 40 of its web server's, and those of torch and the app
@@ -235,7 +237,9 @@ def check_log_and_end(process: subprocess.Popen, log: Path, folder: Path) -> Non
 def test_memory_stays_flat_under_a_hostile_load(app):
     process, address, folder, log = app
     rounds, start = 10, time.monotonic()
-    attack(address, CALLS // rounds, seed=0)  # warms up
+    seed = 1000
+    while time.monotonic() - start < 1.5 * PATIENCE:  # until the first sessions are given up
+        attack(address, CALLS // rounds // 4, seed := seed + 1)
     memory: list[float] = []
     most_threads = most_files = 0
     for number in range(1, rounds + 1):

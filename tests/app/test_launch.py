@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import re
 
 import pytest
@@ -35,12 +34,6 @@ def test_a_model_that_cannot_be_drawn_is_refused_at_the_start(tmp_path, capsys):
     captured = capsys.readouterr()
     assert f"model = {str(tmp_path)!r} has the class FluxPipeline" in captured.err
     assert captured.err.count("\n") == 1 and captured.out == ""
-
-
-@pytest.mark.skipif(importlib.util.find_spec("mcp") is not None, reason="mcp is installed")
-def test_tools_without_their_package_end_in_one_line(capsys):
-    assert main(["--mcp"]) == 2
-    assert "--mcp needs the package mcp" in capsys.readouterr().err
 
 
 def test_theme_style_sheet_and_script_name_no_address():

@@ -69,7 +69,7 @@ def test_links_read_back_what_they_say(choices):
         columns = choices.parse(text)
         assert link_text(columns) == text
         assert choices.parse(link_text(columns)) == columns
-    (column,) = choices.parse("lora-8-stock-2.5")
+    (column,) = choices.parse("lora-8-stock-2.5")  # no model is loaded that it might not fit
     assert column.settings.guidance_scale == 2.5 and column.settings.scheduler == "stock"
     assert column.title == "Student lora, 8 steps, stock grid, guidance 2.5"
 
@@ -111,6 +111,7 @@ def test_bad_columns_in_a_link_are_explained(choices, text, message):
         ([{"network": "teacher", "steps": 4.5}], "steps = 4.5"),
         ([{"network": "teacher", "steps": True}], "steps = True"),
         ([{"network": "teacher", "guidance": math.nan}], "guidance_scale = nan"),
+        ([{"network": "teacher", "guidance": 10**400}], "guidance_scale = 1000"),
         ([{"network": "teacher", "guidance": [1]}], "guidance_scale = \\[1\\]"),
         ([{"network": "teacher", "scheduler": None}], "scheduler = None"),
     ],
@@ -124,6 +125,36 @@ def test_a_program_may_leave_out_what_a_network_knows(choices):
     (teacher, student) = choices.columns([{"network": "teacher"}, {"network": "lora"}])
     assert teacher.settings.num_inference_steps == 28
     assert student.settings.num_inference_steps == 4
+
+
+def test_steps_that_miss_a_students_edges_are_refused_before_anything_is_drawn(lora_student):
+    choices = Choices(networks_for("some/model", [str(lora_student)]))
+    assert choices.parse("lora-2-rectified-1")[0].key == "lora-2-rectified-1"  # no shift known yet
+    choices.shift = 3.0
+    for text in ("lora-2-rectified-1", "lora-4-stock-1", "lora-6-rectified-1"):
+        with pytest.raises(ValueError, match="edge.* use 4, 8, 12, ... rectified steps") as caught:
+            choices.parse(text)
+        assert "\n" not in str(caught.value) and "mismatch" in str(caught.value)
+    for text in ("lora-4-rectified-1", "lora-8-rectified-1", "teacher-2-stock-1"):
+        assert choices.parse(text)[0].key == text
+    choices.shift = 5.0  # another model's: the same steps land elsewhere
+    with pytest.raises(ValueError, match="edge"):
+        choices.parse("lora-4-rectified-1")
+
+
+def test_a_mismatch_is_drawn_where_it_is_asked_for_by_name(lora_student):
+    choices = Choices(networks_for("some/model", [str(lora_student)]))
+    early = choices.parse("lora-2-rectified_mismatch-1")
+    choices.shift = 3.0
+    (column,) = choices.parse("lora-2-rectified_mismatch-1")
+    assert [column] == early and column.settings.allow_grid_mismatch
+    assert column.title == "Student lora, 2 steps, grid mismatch"
+    row = {"network": "lora", "steps": 2, "guidance": 1, "allow_grid_mismatch": True}
+    assert choices.columns([row]) == [column]
+    (fitting,) = choices.parse("lora-4-rectified_mismatch-1")
+    assert fitting.key == "lora-4-rectified-1"  # nothing to allow
+    with pytest.raises(ValueError, match="allow_grid_mismatch = 'yes'"):
+        choices.columns([{"network": "lora", "steps": 2, "allow_grid_mismatch": "yes"}])
 
 
 def test_requests_are_bounded_together(choices):
@@ -151,7 +182,7 @@ def test_trajectory_and_schedule_requests(choices):
         with pytest.raises(ValueError, match="network"):
             trajectory_request(choices, "a fox", 0, bad)
     assert schedule_request(choices, "a fox", 0, 3, 4).shift == 3.0
-    for shift in (0, -1, math.nan, math.inf, None, "3", True, [3]):
+    for shift in (0, -1, math.nan, math.inf, None, "3", True, [3], 10**400, -(10**400)):
         with pytest.raises(ValueError, match="shift = "):
             check_grid_numbers(shift, 4)
     for steps in (0, 101, None, "4", 2.5):

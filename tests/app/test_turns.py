@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from flowsteer.app.turns import Turns
+from flowsteer.app.turns import Latest, Turns
 
 
 def test_a_newer_request_makes_the_older_out_of_date():
@@ -47,3 +47,13 @@ def test_only_the_latest_visitors_are_remembered():
     numbers = {name: turns.begin(name) for name in "abcd"}
     assert not turns.is_current("a", numbers["a"])
     assert all(turns.is_current(name, numbers[name]) for name in "bcd")
+
+
+def test_a_value_is_kept_for_the_latest_visitors_and_taken_once():
+    latest = Latest(2)
+    for visitor in "abc":
+        latest.put(visitor, visitor.upper())
+    latest.put("b", "again")
+    latest.put("d", "D")
+    assert [latest.take(visitor) for visitor in "abcd"] == [None, "again", None, "D"]
+    assert latest.take("d") is None

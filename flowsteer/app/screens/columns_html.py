@@ -9,9 +9,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flowsteer.app.html import escape
-from flowsteer.app.networks import MOST_COLUMNS, MOST_STEPS, Choices, Network, link_text
+from flowsteer.app.networks import (
+    MISMATCH,
+    MOST_COLUMNS,
+    MOST_STEPS,
+    Choices,
+    Network,
+    link_text,
+)
 from flowsteer.comparing import Column
 
+SCHEDULERS = {
+    "rectified": "rectified",
+    "stock": "stock",
+    f"rectified{MISMATCH}": "rectified, mismatch",
+    f"stock{MISMATCH}": "stock, mismatch",
+}
+SCHEDULER_HELP = "With mismatch, a student's grid may lack edges of the windows it was taught on"
 GUIDANCE_HELP = "Scale of classifier-free guidance; 1 is none, empty is the network's own"
 
 
@@ -48,7 +62,7 @@ def _row(choices: Choices, column: Column) -> str:
     networks = "".join(_option(network, key) for network in choices.networks.values())
     grids = "".join(
         f'<option value="{value}"{" selected" if value == scheduler else ""}>{name}</option>'
-        for value, name in (("rectified", "rectified"), ("stock", "stock"))
+        for value, name in SCHEDULERS.items()
     )
     scale = "" if guidance == "auto" else guidance
     return (
@@ -57,7 +71,7 @@ def _row(choices: Choices, column: Column) -> str:
         f'<select data-fs="network" aria-label="Network">{networks}</select></label>'
         f'<label><span>Steps</span><input data-fs="steps" type="number" min="1" max="{MOST_STEPS}"'
         f' step="1" value="{escape(steps)}"></label>'
-        "<label><span>Scheduler</span>"
+        f'<label title="{SCHEDULER_HELP}"><span>Scheduler</span>'
         f'<select data-fs="scheduler" aria-label="Scheduler">{grids}</select></label>'
         f'<label title="{GUIDANCE_HELP}"><span>Guidance</span><input data-fs="guidance"'
         f' type="number" min="1" max="100" step="any" placeholder="auto" value="{escape(scale)}">'

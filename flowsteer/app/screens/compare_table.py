@@ -117,8 +117,8 @@ def comparison_file(comparison: Comparison, model: str) -> dict[str, Any]:
     return file_record(model, request.prompt, request.seeds, columns, cards)
 
 
-def cards_record(comparison: Comparison) -> list[dict[str, Any]]:
-    """The cards as JSON values for the endpoint, column by column."""
+def cards_record(comparison: Comparison, images: bool = True) -> list[dict[str, Any]]:
+    """The cards as JSON values for the endpoint, column by column, with or without pictures."""
     records = []
     for column in comparison.request.columns:
         for card in comparison.cards_of(column.key):
@@ -139,7 +139,7 @@ def cards_record(comparison: Comparison) -> list[dict[str, Any]]:
                     "distance": comparison.distances.get(place),
                     "verdict": None if verdict is None else asdict(verdict),
                     "grid_mismatch": card.grid_mismatch,
-                    "image": png_data_uri(card.image),
+                    "image": png_data_uri(card.image) if images else None,
                 }
             )
     return records
