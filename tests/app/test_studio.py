@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from flowsteer.app.desk import Waiting
+from flowsteer.app.networks import Choices
 from flowsteer.app.requests import compare_request, schedule_request, trajectory_request
 from flowsteer.app.snapshots import Comparison
 from flowsteer.app.studio import Studio
@@ -92,11 +93,15 @@ def test_stop_is_heard_between_two_steps_and_the_next_run_is_whole(studio):
 
 
 def test_a_grid_that_lacks_the_students_edges_fails_before_anything_is_drawn(studio):
-    asked = request(studio, text="teacher-4-rectified-1,lora-3-rectified-1")
+    early = Choices(studio.choices.networks)  # as before the model is loaded
+    columns = early.parse("teacher-4-rectified-1,lora-3-rectified-1")
     with pytest.raises(ValueError, match="edge"):
-        list(studio.compare(asked))
-    *_, last = studio.compare(request(studio))
-    assert last.is_complete
+        list(studio.compare(compare_request(early, "a fox", 0, 1, columns)))
+    studio.pipelines()
+    with pytest.raises(ValueError, match="use 4, 8, 12"):
+        request(studio, text="teacher-4-rectified-1,lora-3-rectified-1")
+    *_, last = studio.compare(request(studio, text="lora-3-rectified_mismatch-1"))
+    assert last.is_complete and last.cards["lora-3-rectified_mismatch-1", 0].grid_mismatch
 
 
 def test_paths_end_where_the_pictures_are(studio):
