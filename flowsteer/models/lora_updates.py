@@ -162,6 +162,11 @@ def _settings(header: Header) -> dict[str, Any]:
     for name in ("use_dora", "lora_bias", "megatron_config", "alora_invocation_tokens"):
         if settings.get(name):
             raise ValueError(f"{header.where} has {name}, which is no plain LoRA")
+    for name in settings.get("alpha_pattern") or {}:
+        if not PATTERN.fullmatch(name):
+            raise ValueError(
+                f"{header.where} has {shorten(name)} in alpha_pattern, which must name layers"
+            )
     return settings
 
 
@@ -218,8 +223,6 @@ def _scales(
     scales = [] if own is None else [float(own) / rank]
     if "lora_alpha" in settings:
         pattern = settings.get("alpha_pattern") or {}
-        if wrong := [key for key in pattern if not PATTERN.fullmatch(key)]:
-            raise ValueError(f"alpha_pattern has {shorten(wrong[0])}; it must name layers")
         value = pattern.get(get_pattern_key(pattern.keys(), layer), settings["lora_alpha"])
         scales.append(float(value) / (math.sqrt(rank) if settings.get("use_rslora") else rank))
     elif alpha is not None:
