@@ -11,6 +11,16 @@ from flowsteer.untrusted import read_json
 from flowsteer.validation import one_line, shorten
 
 DRAWN = "StableDiffusion3Pipeline"
+_LOADING_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    ImportError,  # a configuration may ask for packages that are not there
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def check_drawn(pipe: Any) -> None:
@@ -85,7 +95,7 @@ def loading_errors(name: str, local: bool) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except (*_LOADING_ERRORS, SafetensorError) as error:
         where = "folder" if local else "hub model"
         fix = "" if local else "; check the id, your access to it (hf auth login) and the network"
         raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import BinaryIO
+from io import BufferedReader
 
 _MOST_SHOWN = 1000
 StrPath = str | os.PathLike[str]
@@ -25,7 +25,7 @@ def name_of(path: StrPath) -> str:
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
-def open_regular(path: StrPath, what: str, most_bytes: int) -> BinaryIO:
+def open_regular(path: StrPath, what: str, most_bytes: int) -> BufferedReader:
     """Open a regular file, or a link to one, for reading; nothing is read yet.
 
     A pipe, device or socket is never opened, since that alone may wait for ever.

@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeGuard
 
 from flowsteer.untrusted.jsons import parse_json
 from flowsteer.untrusted.opening import StrPath, name_of, open_regular
@@ -118,7 +118,7 @@ def _tensor(name: str, entry: Any, where: str) -> tuple[TensorInfo, tuple[int, i
     return TensorInfo(dtype, tuple(shape)), (low, high)
 
 
-def _whole_numbers(values: Any) -> bool:
+def _whole_numbers(values: Any) -> TypeGuard[list[int]]:
     return isinstance(values, list) and all(type(v) is int and 0 <= v < 2**63 for v in values)
 
 
