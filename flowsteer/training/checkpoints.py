@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from flowsteer.untrusted import open_regular, read_json, read_tensors
+from flowsteer.validation import shorten
 
 RECORD_FILE = "checkpoint.json"
 ASIDE = ".flowsteer-"
@@ -125,7 +126,9 @@ def load_checkpoint(folder: str | Path) -> tuple[int, dict[str, dict[str, Tensor
     seconds = record.state.get("seconds", 0.0)
     number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
     if not number or not 0 <= seconds <= LONGEST_SECONDS:
-        raise ValueError(f"{folder / RECORD_FILE}: seconds = {seconds!r} must lie in [0, 1e12]")
+        raise ValueError(
+            f"{folder / RECORD_FILE}: seconds = {shorten(seconds)} must lie in [0, 1e12]"
+        )
     return record.step, tensors, dict(record.state)
 
 
@@ -185,7 +188,9 @@ _FIELDS = frozenset(Record.__dataclass_fields__)
 def _check_record(record: Record, folder: Path) -> None:
     named = _NAME.fullmatch(folder.name)
     if not _is_count(record.step) or not _is_count(record.order):
-        raise ValueError(f"step = {record.step!r} and order = {record.order!r} must be counts")
+        raise ValueError(
+            f"step = {shorten(record.step)}, order = {shorten(record.order)} must be counts"
+        )
     if named and int(named[1]) != record.step:
         raise ValueError(f"step = {record.step} is not the {named[1]} of the folder's name")
     if not isinstance(record.state, dict) or not isinstance(record.sha256, dict):
@@ -193,7 +198,7 @@ def _check_record(record: Record, folder: Path) -> None:
     if not isinstance(record.run, str) or not isinstance(record.spoilt, bool):
         raise ValueError("run must be text, and spoilt true or false")
     if strange := [name for name in record.sha256 if not _FILE.fullmatch(name)]:
-        raise ValueError(f"{strange[0]!r} is no file of a checkpoint")
+        raise ValueError(f"{shorten(strange[0])} is no file of a checkpoint")
 
 
 def _is_count(value: Any) -> bool:

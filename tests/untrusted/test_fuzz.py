@@ -1,12 +1,13 @@
 """Mutated files: each is read as a reader without bounds would, or refused in one line.
 
-300 mutations of each of eight kinds of file, 2,400 in all; 3,000 of each, 24,000 in all, under the
+300 mutations of each of nine kinds of file, 2,700 in all; 3,000 of each, 27,000 in all, under the
 marker `slow`. They run in a process of their own (this file, as a script), whose memory is limited
 to 1.5 GB above what it needs when it starts.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import random
@@ -255,6 +256,31 @@ def record(rng: random.Random, folder: Path, sources: dict[str, str]) -> Callabl
     return read
 
 
+def checkpoint(rng: random.Random, folder: Path, sources: dict[str, str]) -> Callable[[], None]:
+    """A run's checkpoint: its record by structure, or its tensors, with the right checksum."""
+    import torch
+
+    from flowsteer.training.checkpoints import load_checkpoint, save_checkpoint
+
+    shutil.rmtree(folder / "checkpoint-7", ignore_errors=True)
+    tensors = {"model": {"w": torch.ones(3), "v": torch.zeros(2, 2)}}
+    saved = save_checkpoint(folder, 7, tensors, {"seconds": 2.5})
+    record, file = saved / "checkpoint.json", saved / "model.safetensors"
+    if rng.random() < 0.5:
+        record.write_bytes(mutate_text(rng, record.read_bytes()))
+    else:
+        file.write_bytes(mutate_weights(rng, file.read_bytes()))
+        values = json.loads(record.read_text())
+        values["sha256"][file.name] = hashlib.sha256(file.read_bytes()).hexdigest()
+        record.write_text(json.dumps(values))
+
+    def read() -> None:
+        step, found, _ = load_checkpoint(saved)
+        assert step == 7 and all(w.isfinite().all() for w in found.get("model", {}).values())
+
+    return read
+
+
 def prompts(rng: random.Random, folder: Path, sources: dict[str, str]) -> Callable[[], None]:
     """A file of prompts."""
     from flowsteer.cli.inputs import read_prompts
@@ -272,7 +298,7 @@ def prompts(rng: random.Random, folder: Path, sources: dict[str, str]) -> Callab
 
 KINDS = {
     each.__name__: each
-    for each in (student, weights, lora, config, comparison, data, record, prompts)
+    for each in (student, weights, lora, config, comparison, data, record, checkpoint, prompts)
 }
 
 
