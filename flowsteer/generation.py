@@ -15,10 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 from flowsteer.families import check_drawn
-from flowsteer.flow.grids import unshift_sigmas
 from flowsteer.noise import initial_noise, latent_shape
 from flowsteer.pipeline_info import pipeline_info
-from flowsteer.scheduling import call_scheduler, stock_sigmas
+from flowsteer.scheduling import call_scheduler, stock_sigmas, unshifted_sigmas
 from flowsteer.settings import Settings, check_settings_fit
 from flowsteer.validation import check_prompts, check_seed
 
@@ -150,7 +149,7 @@ def sample(
     steps, scale = settings.numbers()
     sigmas_given = stock_sigmas(pipe, steps) if settings.scheduler == "stock" else None
     if grid is not None:
-        steps, sigmas_given = len(grid) - 1, _unshifted(pipe, grid)
+        steps, sigmas_given = len(grid) - 1, unshifted_sigmas(pipe, grid)
 
     def after_step(pipe: Any, index: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
         if on_step is not None:
@@ -287,15 +286,3 @@ def _twin(pipe: Any, settings: Settings) -> Any:
 def _moving(pipe: Any) -> contextlib.AbstractContextManager[Any]:
     """A turn of one's own where networks come and go, as `enable_model_cpu_offload` makes them."""
     return _TURN if hasattr(pipe.transformer, "_hf_hook") else contextlib.nullcontext()
-
-
-def _unshifted(pipe: Any, grid: Sequence[float]) -> list[float]:
-    """A grid without its end as the unshifted `sigmas` that a pipeline takes.
-
-    Raises:
-        ValueError: if the model's shift depends on the picture's size.
-    """
-    if pipe.scheduler.config.use_dynamic_shifting:
-        raise ValueError("grid is given, and the model shifts it by size; give scheduler instead")
-    times = torch.tensor(list(grid)[:-1], dtype=torch.float64)
-    return unshift_sigmas(times, pipe.scheduler.shift).tolist()

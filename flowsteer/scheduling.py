@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from flowsteer.flow.grids import stock_grid, unshift_sigmas
 from flowsteer.pipeline_info import pipeline_info
@@ -75,6 +78,22 @@ def stock_sigmas(pipe: Any, num_inference_steps: int) -> list[float]:
         return stock_grid(num_inference_steps)[:-1].tolist()
     shift = pipe.scheduler.shift
     return unshift_sigmas(stock_grid(num_inference_steps, shift)[:-1], shift).tolist()
+
+
+def unshifted_sigmas(pipe: Any, grid: Sequence[float]) -> list[float]:
+    """A grid without its end as the unshifted `sigmas` that a pipeline takes.
+
+    Args:
+        pipe: whose scheduler will shift them.
+        grid: times (N + 1,) from 1 to 0, as after the shift.
+
+    Raises:
+        ValueError: if the model's shift depends on the picture's size.
+    """
+    if pipe.scheduler.config.use_dynamic_shifting:
+        raise ValueError("grid is given, and the model shifts it by size; give scheduler instead")
+    times = torch.tensor(list(grid)[:-1], dtype=torch.float64)
+    return unshift_sigmas(times, pipe.scheduler.shift).tolist()
 
 
 def _rectified(own: Any, window_edges: Any, allow_grid_mismatch: bool) -> Any:

@@ -1,6 +1,7 @@
 """A loaded pipeline draws as its network was taught, and what it saves says so again."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -228,3 +229,22 @@ def test_a_file_that_lies_is_named(tiny, tmp_path, values, problem):
     with pytest.raises(ValueError, match=problem) as caught:
         load_pipeline(str(tmp_path), device="cpu")
     assert PIPELINE_FILE in str(caught.value) and "\n" not in str(caught.value)
+
+
+HUB = """
+import flowsteer
+from flowsteer.generation import Settings
+pipe = flowsteer.load_pipeline("someone/student", device="cpu")
+print(Settings().resolve(pipe))
+"""
+
+
+def test_a_student_of_the_hub_knows_itself(student, tmp_path):
+    """From a cache as the hub's client leaves it, so without a network."""
+    repo = tmp_path / "models--someone--student"
+    student.save_pretrained(repo / "snapshots" / "abc")
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text("abc")
+    env = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", HUB], capture_output=True, text=True, env=env)
+    assert done.stdout.strip() == str(Settings("someone/student", 4, 1.0)), done.stderr

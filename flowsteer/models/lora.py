@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from types import MethodType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -113,7 +114,7 @@ def load_lora(transformer: nn.Module, file: str | Path) -> None:
         ValueError: if the file is damaged, or they are of another rank or scale or for another
             network.
     """
-    config = transformer.peft_config[ADAPTER]  # type: ignore[index,union-attr]
+    config: Any = transformer.peft_config[ADAPTER]  # type: ignore[index,union-attr]
     read_updates(file, config.r, config.lora_alpha)
     adapters = get_peft_model_state_dict(transformer, adapter_name=ADAPTER)
     named = {f"transformer.{name}": weight for name, weight in adapters.items()}

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from diffusers import StableDiffusion3Pipeline
+from diffusers.utils.torch_utils import unwrap_module
 from torch import Tensor, nn
 
 from flowsteer.distill.critic import TrajectoryCritic
@@ -56,6 +57,7 @@ def build_networks(
     """
     check_teacher(pipe)
     check_compiler(config.compile, accelerator.device)
+    pipe.transformer = unwrap_module(pipe.transformer)  # a compiled one names its weights otherwise
     pipe.to(accelerator.device)
     for part in (pipe.vae, pipe.text_encoder, pipe.text_encoder_2, pipe.text_encoder_3):
         if part is not None:

@@ -1,6 +1,7 @@
 """What a LoRA file adds to a network is what peft's adapters add; all else is refused by name."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
+from flowsteer.models.lora import add_lora, load_lora
 from flowsteer.models.lora_files import SETTINGS
 from flowsteer.models.lora_updates import merge_updates, read_updates
 from flowsteer.students import LORA_FILE
@@ -214,3 +216,15 @@ def test_half_precision_is_rounded_once(transformer, tmp_path):
     update = updates[LAYER].scale * updates[LAYER].up @ updates[LAYER].down
     expected = (weight.bfloat16().float() + update).bfloat16()
     assert torch.equal(transformer.get_submodule(LAYER).weight, expected)
+
+
+def test_training_goes_on_from_a_file_by_the_same_rules(tiny_folder, lora_student, tmp_path):
+    file = shutil.copytree(lora_student, tmp_path / "student") / LORA_FILE
+    teacher = SD3Transformer2DModel.from_pretrained(tiny_folder, subfolder="transformer")
+    add_lora(teacher, rank=4, alpha=8.0)
+    load_lora(teacher, file)
+    layer = teacher.get_submodule(LAYER)
+    assert torch.equal(layer.lora_A["default"].weight, load_file(file)[A].float())
+    rewrite(file, settings={"lora_alpha": 4.0})
+    with pytest.raises(ValueError, match=r"lora_alpha = 4.0, its student's flowsteer.json 8.0"):
+        load_lora(teacher, file)

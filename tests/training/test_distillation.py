@@ -294,3 +294,18 @@ def test_validation_measures_the_averaged_student(teacher, tmp_path):
     picture = reports[-1].picture
     assert picture.shape == (3, 2 * 128, 3 * 128)
     assert picture.min() >= 0 and picture.max() <= 1
+
+
+def test_a_compiled_teacher_teaches_the_same(teacher, tmp_path):
+    compiled = copy.deepcopy(teacher)
+    compiled.transformer = torch.compile(compiled.transformer, backend="eager")
+    cfg = config(tmp_path / "plain", method="flowsteer", max_train_steps=2)
+    _, expected = run(teacher, cfg)
+    other = replace(cfg, output_dir=str(tmp_path / "compiled"))
+    reports = list(distill(compiled, PROMPTS, other, guidance_scale=3.0))
+    assert [report.loss for report in reports] == [report.loss for report in expected]
+    plain, again = (
+        load_file(tmp_path / name / "student" / "pytorch_lora_weights.safetensors")
+        for name in ("plain", "compiled")
+    )
+    torch.testing.assert_close(again, plain, rtol=0, atol=0)
