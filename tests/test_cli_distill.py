@@ -287,7 +287,7 @@ def test_the_launcher_s_precision_is_the_flag_s(distill, tmp_path, monkeypatch, 
         (["--compile", True], "compile = True needs a CUDA GPU"),
         (["--preset", "gpu"], "give --no_compile"),
         (["--rank", -3], "rank = -3"),
-        (["--output_dir", ""], "output_dir = '' must be text"),
+        (["--output_dir", ""], "--output_dir is empty"),
     ],
 )
 def test_numbers_that_make_no_sense_write_nothing(distill, tmp_path, capsys, words, message):

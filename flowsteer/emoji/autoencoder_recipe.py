@@ -14,7 +14,7 @@ from torch import Tensor
 
 from flowsteer.emoji.art import load_art
 from flowsteer.emoji.batches import SceneBatch, encode
-from flowsteer.emoji.pipeline import SIZES, build_autoencoder
+from flowsteer.emoji.pipeline import build_autoencoder, find_size
 from flowsteer.emoji.render import Renderer
 from flowsteer.files import write_text
 from flowsteer.measure.images import psnr
@@ -43,7 +43,9 @@ def train_autoencoder(
     accelerator = Accelerator(mixed_precision=config.mixed_precision)
     check_compiler(config.compile, accelerator.device)
     torch.manual_seed(config.seed)
-    vae = build_autoencoder(SIZES[size]).to(accelerator.device, memory_format=torch.channels_last)
+    vae = build_autoencoder(find_size(size)).to(
+        accelerator.device, memory_format=torch.channels_last
+    )
     render = Renderer(load_art(), accelerator.device)
     rank, world = accelerator.process_index, accelerator.num_processes
     batches = NumberedBatches(

@@ -44,6 +44,17 @@ SIZES = {
 }
 
 
+def find_size(name: str) -> Size:
+    """The size of a name.
+
+    Raises:
+        ValueError: if it is not one of `SIZES`.
+    """
+    if name not in SIZES:
+        raise ValueError(f"size = {name!r} is not one of {', '.join(SIZES)}")
+    return SIZES[name]
+
+
 def build_pipeline(size: str = "emoji", seed: int = 0, corpus: Iterable[str] = ()):
     """A StableDiffusion3Pipeline with random weights, without T5.
 
@@ -55,9 +66,7 @@ def build_pipeline(size: str = "emoji", seed: int = 0, corpus: Iterable[str] = (
     Raises:
         ValueError: if `size` is not one of `SIZES`.
     """
-    if size not in SIZES:
-        raise ValueError(f"size = {size!r} is not one of {', '.join(SIZES)}")
-    dims = SIZES[size]
+    dims = find_size(size)
     tokenizer = build_tokenizer(corpus, dims.vocabulary)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -21,7 +21,7 @@ TABLES = {
 }
 RECIPE = MEASURED["gpu"].flags
 SHARED = (
-    *("train_batch_size", "learning_rate", "lr_warmup_steps", "rank", "substeps", "solver"),
+    *("train_batch_size", "learning_rate", "lr_warmup_steps", "rank", "solver"),
     *("share_at_hi", "mixed_precision"),
 )
 """What every row has of the recipe behind the bundled students."""
@@ -141,6 +141,7 @@ PRESETS = {
             "max_train_steps": 160,
             "ema_decay": 0.97,
             "logging_steps": 5,
+            "substeps": 4,
             "guidance_min": 3.5,
             "guidance_max": 4.5,
         },

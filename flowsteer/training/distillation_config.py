@@ -99,7 +99,7 @@ class DistillationConfig(TrainingConfig):
         Raises:
             ValueError: if there is no such preset, or a value is out of its range.
         """
-        return cls(**({"preset": preset} | find_preset(preset).flags | changes))
+        return cls(**{"preset": preset, **find_preset(preset).flags, **changes})
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +22,9 @@ from flowsteer.models.sd3 import SD3Field, TextCondition, compile_blocks, load_t
 from flowsteer.students import LORA_FILE, Student, find_student
 from flowsteer.training.distillation_config import DistillationConfig
 from flowsteer.training.machine import check_compiler
+
+MOST_FOR_ALL_WEIGHTS = 3e-4
+"""A learning rate at which training the whole emoji teacher first undoes what it knows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +96,12 @@ def build_networks(
     frozen.requires_grad_(False).eval()
     nn.Module.to(frozen, precision)  # diffusers' own warns of parts to keep in float32: none here
     if config.rank is None:
+        if config.learning_rate > MOST_FOR_ALL_WEIGHTS:
+            warnings.warn(
+                f"learning_rate = {config.learning_rate:g} is one for a LoRA; all weights (rank ="
+                f" None) want {MOST_FOR_ALL_WEIGHTS:g} or less",
+                stacklevel=2,
+            )
         pipe.transformer.float().requires_grad_(True)
     else:
         run_merged(pipe.transformer)
@@ -115,9 +125,9 @@ def check_teacher(pipe: StableDiffusion3Pipeline) -> None:
     info = getattr(pipe, "flowsteer_info", None)
     name = str(getattr(info, "model", "") or pipe.name_or_path or type(pipe).__name__)
     check_schedule(pipe.scheduler.config, name)
-    if getattr(info, "student", None) is not None:
+    if (student := getattr(info, "student", None)) is not None:
         raise ValueError(
-            f"the pipeline is the student {info.student.name!r}, not a teacher; give its teacher's,"
+            f"the pipeline is the student {student.name!r}, not a teacher; give its teacher's,"
             " and the student as config.student"
         )
     for part in ("transformer", "text_encoder", "text_encoder_2", "text_encoder_3"):

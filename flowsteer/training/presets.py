@@ -28,8 +28,7 @@ GPU = {
     "lr_warmup_steps": 20,
     "ema_decay": 0.99,
     "rank": 24,
-    "solver": "multistep",
-    "substeps": 4,
+    "solver": "multistep",  # substeps follow from the method: 4 a window, 16 for ReFlow's one
     "share_at_hi": 0.8,
     "mixed_precision": "bf16",
     "compile": True,

@@ -182,8 +182,10 @@ def test_what_changes_the_path_is_said_in_one_line(teacher, saved, name, value, 
 
 
 def test_guidance_and_prompts_are_compared_as_they_were_taught(teacher, saved):
-    """The teacher's own scale is the flag's default; prompts count by their text."""
-    with pytest.warns(UserWarning, match=r"guidance_min = 5.0 \(was 3.0\), guidance_max = 5.0"):
+    """Unset, it is an eighth around the teacher's own scale; prompts count by their text."""
+    with pytest.warns(
+        UserWarning, match=r"guidance_min = 4.375 \(was 2.625\), guidance_max = 5.62"
+    ):
         run(teacher, saved, guidance_scale=5.0)
     longer = replace(saved, max_train_steps=5)
     with pytest.warns(UserWarning, match=r"prompts = 1 \(\w+\) \(was 3 \(\w+\)\)"):
@@ -216,7 +218,9 @@ def test_a_checkpoints_student_needs_the_runs_own_alpha(teacher, saved):
 def test_what_a_flag_leaves_out_is_what_it_means():
     """An unset alpha is the rank, unset windows are the method's, and no critic has no flags."""
     short = DistillationConfig(rank=8, method="ota").__dict__
-    long = DistillationConfig(rank=8, lora_alpha=8, num_windows=4, adversarial=False).__dict__
+    long = DistillationConfig(
+        rank=8, method="ota", lora_alpha=8, num_windows=4, adversarial=False
+    ).__dict__
     one, other = (RunSettings.of(DistillationConfig(**values)) for values in (short, long))
     other.check_function(one.to_json(), "checkpoint-1")
     RunSettings.of(DistillationConfig(rank=8, method="ota", critic_heads="each")).check_function(

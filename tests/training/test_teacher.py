@@ -121,3 +121,8 @@ def test_times_that_windows_do_not_follow_are_refused(tiny, tmp_path):
 def test_compiling_without_a_gpu_is_refused(tiny, tmp_path):
     with pytest.raises(ValueError, match="compile = True needs a CUDA GPU"):
         first_loss(tiny, tmp_path / "out", compile=True)
+
+
+def test_a_lora_s_rate_for_all_weights_is_said(tiny, tmp_path):
+    with pytest.warns(UserWarning, match=r"learning_rate = 0.004 is one for a LoRA; .* 0.0003 or"):
+        first_loss(tiny, tmp_path / "out", rank=None)

@@ -18,7 +18,7 @@ ADD_STUDENT = r"""<h2>Add a student</h2>
 <p>Teach one, from prompts alone, then start the app with its folder. Every folder with a
 <code>flowsteer.json</code> and a LoRA or a transformer will do; <code>--student</code> may be given
 several times.</p>
-<pre><code>flowsteer distill --output_dir out/mine
+<pre><code>flowsteer distill --preset laptop --output_dir out/mine
 python app.py --student out/mine</code></pre>
 <p>The same for another model, on a GPU:</p>
 <pre><code>python app.py --student PATH \
