@@ -11,8 +11,8 @@ from typing import Any
 
 from PIL import Image
 
-from flowsteer.comparing import Card, Column
-from flowsteer.pictures import versions
+from flowsteer.comparing import Card, Column, columns_for
+from flowsteer.pictures import read_record, versions
 from flowsteer.settings import Settings
 from flowsteer.untrusted import (
     MOST_ARCHIVE_BYTES,
@@ -45,6 +45,7 @@ class ComparisonFile:
         seeds: of the noises.
         columns: what to draw it with, settings complete.
         pictures: the pictures in the ZIP by file name; empty for a JSON file alone.
+        dtype: the networks' precision, where the file says it.
     """
 
     model: str
@@ -52,6 +53,7 @@ class ComparisonFile:
     seeds: tuple[int, ...]
     columns: tuple[Column, ...]
     pictures: dict[str, Image.Image] = field(default_factory=dict, repr=False)
+    dtype: str | None = None
 
 
 def picture_file(column: Column, seed: int) -> str:
@@ -71,7 +73,7 @@ def file_record(
         "model": model,
         "prompt": prompt,
         "seeds": list(seeds),
-        "columns": [{"key": c.key, "title": c.title, **asdict(c.settings)} for c in columns],
+        "columns": [_column_record(column) for column in columns],
         "pictures": [
             {
                 "file": picture_file(card.column, card.seed),
@@ -110,6 +112,43 @@ def read_comparison(path: str | os.PathLike[str]) -> ComparisonFile:
             f"{where} is no comparison that can be drawn again: {reason}; give the app's ZIP or its"
             f" {SETTINGS_FILE}"
         ) from error
+
+
+def is_png(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins as a PNG does."""
+    with open_regular(path, WHAT, MOST_ARCHIVE_BYTES) as file:
+        return file.read(8) == b"\x89PNG\r\n\x1a\n"
+
+
+def read_sheet(path: str | os.PathLike[str]) -> ComparisonFile:
+    """What a PNG of ours says: a comparison's columns, or those beside a picture's student.
+
+    Raises:
+        ValueError: if the file carries no record, or a value in it is wrong.
+    """
+    record = read_record(path)
+    rows, student, dtype = record.get("columns"), record.get("student"), record.get("dtype")
+    try:
+        if not isinstance(student, str | None) or not isinstance(dtype, str | None):
+            raise ValueError("student and dtype must be text")
+        if rows is None:
+            rows = [_column_record(column) for column in columns_for(student)]
+        elif isinstance(rows, list):
+            measured = {"sigmas", "nfe", "distance", "grid_mismatch"}
+            rows = [
+                {name: value for name, value in row.items() if name not in measured}
+                if isinstance(row, dict)
+                else row
+                for row in rows
+            ]
+        saved = _comparison({**record, "seeds": [record.get("seed")], "columns": rows})
+        return replace(saved, dtype=dtype)
+    except ValueError as error:
+        raise ValueError(f"{name_of(path)} cannot be drawn again: {error}") from error
+
+
+def _column_record(column: Column) -> dict[str, Any]:
+    return {"key": column.key, "title": column.title, **asdict(column.settings)}
 
 
 def _comparison(record: Any) -> ComparisonFile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +30,11 @@ _MARGIN = 12
 _LINE = 18
 
 
-def picture_record(picture: Picture) -> dict[str, Any]:
+def picture_record(picture: Picture, dtype: str = "float32") -> dict[str, Any]:
     """What a picture's text chunk says: model, prompt, seed, settings, grid, NFE and versions."""
     return {
         "model": picture.model,
+        "dtype": dtype,
         "prompt": picture.prompt,
         "seed": picture.seed,
         **settings_record(picture.settings),
@@ -42,7 +45,9 @@ def picture_record(picture: Picture) -> dict[str, Any]:
     }
 
 
-def comparison_record(prompt: str, seed: int, model: str, cards: Sequence[Card]) -> dict[str, Any]:
+def comparison_record(
+    prompt: str, seed: int, model: str, cards: Sequence[Card], dtype: str = "float32"
+) -> dict[str, Any]:
     """What a comparison sheet's text chunk says."""
     columns = [
         {
@@ -58,6 +63,7 @@ def comparison_record(prompt: str, seed: int, model: str, cards: Sequence[Card])
     ]
     return {
         "model": model,
+        "dtype": dtype,
         "prompt": prompt,
         "seed": seed,
         "columns": columns,
@@ -123,17 +129,56 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
     return record
 
 
-def picture_name(picture: Picture, index: int) -> str:
-    """A file name such as 000-a-3d-koala-flowsteer-4x1-seed0.png."""
+def free_path(path: Path, record: dict[str, Any]) -> Path:
+    """The path itself where nothing lies or the same picture does, else with a number after it.
+
+    Nothing that was drawn with other settings, and no file of anyone else, is replaced.
+    """
+    for number in count(2):
+        if not os.path.lexists(path) or _draws_the_same(path, record):
+            return path
+        stem = path.stem if number == 2 else path.stem.rpartition("-")[0]
+        path = path.with_name(f"{stem}-{number}.png")
+    raise AssertionError("numbers do not end")
+
+
+def _draws_the_same(path: Path, record: dict[str, Any]) -> bool:
+    """Whether a PNG's record names the same picture, on whatever versions."""
+    try:
+        there = read_record(path)
+    except ValueError:  # no picture of ours
+        return False
+    return {**there, "versions": None} == {**json.loads(json.dumps(record)), "versions": None}
+
+
+def picture_name(picture: Picture, index: int, dtype: str = "float32") -> str:
+    """A file name such as 000-a-3d-koala-teacher-4x2-g7-seed0.png: what differs is in it."""
     settings = picture.settings
-    who = slug(student_title(settings.student) if settings.student else "teacher")
     calls = picture.nfe // len(picture.sigmas[1:])
-    parts = [f"{index:03d}", slug(picture.prompt), who, f"{settings.num_inference_steps}x{calls}"]
+    parts = [f"{index:03d}", prompt_slug(picture.prompt), *model_parts(picture.model, dtype)]
+    parts.append(slug(student_title(settings.student) if settings.student else "teacher"))
+    parts.append(f"{settings.num_inference_steps}x{calls}")
+    if calls > 1:
+        parts.append(f"g{settings.guidance_scale:g}")
     if settings.scheduler != "rectified":
         parts.append(settings.scheduler)
     if picture.grid_mismatch:
         parts.append("grid-mismatch")
     return "-".join([*parts, f"seed{picture.seed}"]) + ".png"
+
+
+def model_parts(model: str, dtype: str) -> list[str]:
+    """What a file name says of the model and its precision; nothing of emoji in float32."""
+    named = [] if model == "emoji" else [slug(Path(model).name)]
+    return named if dtype == "float32" else [*named, dtype]
+
+
+def prompt_slug(prompt: str) -> str:
+    """`slug`, with a mark of the whole prompt where letters of it are left out."""
+    short, whole = slug(prompt), slug(prompt, width=len(prompt) + 8)
+    if short == whole and prompt.isascii():
+        return short
+    return f"{short}-{hashlib.sha256(prompt.encode('utf-8', 'replace')).hexdigest()[:6]}"
 
 
 def slug(text: str, width: int = 40) -> str:

@@ -36,7 +36,10 @@ def outputs(tmp_path):
 def test_generate_writes_what_python_draws(flow, tiny_folder, tmp_path, capsys):
     code = flow("generate", "a koala", "a pizza", "--num_inference_steps", 4, "--seed", 9)
     assert code == 0
-    names = ["000-a-koala-teacher-4x2-seed9.png", "001-a-pizza-teacher-4x2-seed9.png"]
+    names = [
+        f"00{n}-{what}-tiny-teacher-4x2-g7-seed9.png"
+        for n, what in enumerate(("a-koala", "a-pizza"))
+    ]
     assert outputs(tmp_path) == names
     assert capsys.readouterr().out.split() == [str(tmp_path / "out" / name) for name in names]
     pipe = load_pipeline(str(tiny_folder), device="cpu")
@@ -52,7 +55,7 @@ def test_generate_writes_what_python_draws(flow, tiny_folder, tmp_path, capsys):
 def test_generate_with_a_student_needs_no_other_flag(flow, lora_student, tmp_path):
     assert flow("generate", "a koala", "--student", lora_student) == 0
     (name,) = outputs(tmp_path)
-    assert name == "000-a-koala-lora-4x1-seed0.png"
+    assert name == "000-a-koala-tiny-lora-4x1-seed0.png"
     assert read_record(tmp_path / "out" / name)["student"] == str(lora_student)
 
 
@@ -96,7 +99,7 @@ def test_a_grid_mismatch_is_refused_or_labelled(flow, lora_student, tmp_path, ca
 def test_compare_writes_one_sheet(flow, lora_student, tmp_path, capsys):
     assert flow("compare", "a koala", "--student", lora_student, "--seed", 2) == 0
     (name,) = outputs(tmp_path)
-    assert name == "000-a-koala-compare-seed2.png"
+    assert name == "000-a-koala-tiny-compare-lora-seed2.png"
     record = read_record(tmp_path / "out" / name)
     assert [column["nfe"] for column in record["columns"]] == [56, 8, 8, 4, 4]
     assert record["columns"][4]["student"] == str(lora_student)
@@ -259,7 +262,7 @@ def test_the_detectors_defaults_are_its_recipes():
     assert command == recipe | {"start": None}
 
 
-@pytest.mark.parametrize("words", [["draw"], ["emoji"], ["emoji", "nothing"], ["emoji data"[:5]]])
+@pytest.mark.parametrize("words", [["draw"], ["emoji", "nothing"], ["help", "draw"]])
 def test_unknown_commands_list_what_there_is(words, capsys):
     assert main(words) == 2
     assert "use one of" in capsys.readouterr().err

@@ -99,9 +99,9 @@ def test_a_text_chunk_that_unpacks_to_100_mb_is_refused(tmp_path):
 
 
 def test_names_tell_settings_apart(tiny, picture):
-    assert picture_name(picture, 3) == "003-a-koala-on-blue-teacher-4x1-seed7.png"
+    assert picture_name(picture, 3) == "003-a-koala-on-blue-a34e66-tiny-teacher-4x1-seed7.png"
     stock = generate(tiny, "a koala", 7, Settings(None, 4, 2.0, "stock"))[0]
-    assert picture_name(stock, 0) == "000-a-koala-teacher-4x2-stock-seed7.png"
+    assert picture_name(stock, 0) == "000-a-koala-tiny-teacher-4x2-g2-stock-seed7.png"
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from flowsteer.cli.inputs import (
     check_output_dir,
     choose_student,
     collect_prompts,
+    precision_of,
 )
 from flowsteer.validation import check_seed
 
@@ -27,10 +28,10 @@ class Compare:
     prompt: Positional[tuple[str, ...]] = ()
     """What to draw; several prompts give several sheets."""
     prompts: Path | None = None
-    """File with one prompt a line."""
+    """File with one prompt a line; blank lines and # comments are left out."""
     from_file: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-    """The app's ZIP or its settings.json: draw that comparison again, one PNG a picture; model,
-    students, seeds and columns are the file's."""
+    """The app's ZIP or its settings.json: draw that comparison again, one PNG a picture. Or a PNG
+    of flowsteer: compare its prompt, from its seed. Model, students and seeds are the file's."""
     model: str = "emoji"
     """Bundled name (emoji), pipeline folder, or hub id."""
     student: str = AUTO
@@ -72,20 +73,30 @@ class Compare:
             raise ValueError("--from names the prompt itself; leave prompts out")
         output_dir = check_output_dir(self.output_dir)
         from flowsteer.comparing import PipelineSet, compare
-        from flowsteer.comparison_files import picture_file, read_comparison
+        from flowsteer.comparison_files import is_png, picture_file, read_comparison, read_sheet
         from flowsteer.loading import check_drawable, load_pipeline
-        from flowsteer.pictures import comparison_record, save_png
+        from flowsteer.pictures import comparison_record, free_path, save_png
         from flowsteer.students import find_student
 
-        saved = read_comparison(file)
+        for name in ("model", "student", "seed"):
+            if getattr(self, name) != getattr(Compare, name):
+                raise ValueError(f"--from names {name} itself; leave it out")
+        sheet = is_png(file)
+        saved = read_sheet(file) if sheet else read_comparison(file)
         for column in saved.columns:
             find_student(column.settings.student)
         check_drawable(saved.model)
-        pipelines = PipelineSet(load_pipeline(saved.model, device=self.device, dtype=self.dtype))
+        dtype = self.dtype or saved.dtype
+        pipelines = PipelineSet(load_pipeline(saved.model, device=self.device, dtype=dtype))
+        if sheet:
+            _compare_one(pipelines, saved.prompt, saved.seeds[0], saved.columns, output_dir, 0)
+            return
         for card in compare(pipelines, saved.prompt, saved.seeds, saved.columns):
             name = picture_file(card.column, card.seed)
-            record = comparison_record(saved.prompt, card.seed, saved.model, [card])
-            path = save_png(card.image, output_dir / slug_file(name), record)
+            dtype = precision_of(pipelines.teacher)
+            record = comparison_record(saved.prompt, card.seed, saved.model, [card], dtype)
+            path = free_path(output_dir / slug_file(name), record)
+            save_png(card.image, path, record)
             before = saved.pictures.get(name)
             verdict = "" if before is None else _same(before, card.image)
             print(f"{path}{verdict}", flush=True)
@@ -110,7 +121,16 @@ def _compare_one(
 
     from flowsteer.comparing import compare
     from flowsteer.loading import pipeline_info
-    from flowsteer.pictures import comparison_record, comparison_sheet, save_png, slug
+    from flowsteer.pictures import (
+        comparison_record,
+        comparison_sheet,
+        free_path,
+        model_parts,
+        prompt_slug,
+        save_png,
+        slug,
+    )
+    from flowsteer.students import student_title
 
     stream = compare(pipelines, prompt, seed, columns)
     cards = []
@@ -122,7 +142,10 @@ def _compare_one(
             f"{card.column.title:<42} NFE {card.nfe:>3}  {card.seconds:7.2f} s  {distance}",
             flush=True,
         )
-    model = pipeline_info(pipelines.teacher).model
+    model, dtype = pipeline_info(pipelines.teacher).model, precision_of(pipelines.teacher)
     sheet = comparison_sheet(cards, f"{prompt}  (seed {seed})")
-    path = output_dir / f"{index:03d}-{slug(prompt)}-compare-seed{seed}.png"
-    print(save_png(sheet, path, comparison_record(prompt, seed, model, cards)), flush=True)
+    record = comparison_record(prompt, seed, model, cards, dtype)
+    titles = [student_title(c.settings.student) for c in columns if c.settings.student]
+    parts = [prompt_slug(prompt), *model_parts(model, dtype), "compare", *map(slug, titles)]
+    path = output_dir / f"{index:03d}-{'-'.join(parts)}-seed{seed}.png"
+    print(save_png(sheet, free_path(path, record), record), flush=True)

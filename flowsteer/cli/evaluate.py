@@ -23,7 +23,7 @@ class Evaluate:
     model: str = "emoji"
     """The student's teacher: emoji, or a pipeline folder of the emoji architecture."""
     num_prompts: Annotated[WholeNumber, Within(6, MOST_PROMPTS)] | None = None
-    """How many, an equal share of each of the six tasks; by default all of the split."""
+    """How many, a multiple of 6: an equal share of each task; by default all of the split."""
     split: Literal["test", "dev"] = "test"
     """dev while you tune, test for figures to report."""
     json: Path | None = None
@@ -34,6 +34,8 @@ class Evaluate:
     def run(self) -> None:
         """Print a table row by row; half a minute on a GPU, 20 on two CPU cores for all prompts."""
         check_fields(self)
+        if self.num_prompts is not None:
+            check_shares(self.num_prompts, 6)
         if self.student == "none":
             raise ValueError("student = 'none' has nothing to compare; use flowsteer emoji report")
         from flowsteer.emoji.detector import load_detector
@@ -72,13 +74,14 @@ class EmojiReport:
     autoencoder: Path | None = None
     """autoencoder.json of its training run, to be kept in the record."""
     num_prompts: Annotated[WholeNumber, Within(12, MOST_PROMPTS)] = MOST_PROMPTS
-    """Test prompts; half as many dev prompts."""
+    """Test prompts, a multiple of 12; half as many dev prompts."""
     device: str | None = None
     """Such as cpu or cuda; by default a GPU if there is one."""
 
     def run(self) -> None:
         """Print rows as they come, then write both files."""
         check_fields(self)
+        check_shares(self.num_prompts, 12)
         autoencoder = None
         if self.autoencoder is not None:
             autoencoder = read_json(self.autoencoder, "a report of an autoencoder")
@@ -103,3 +106,12 @@ class EmojiReport:
         write_json(self.output_dir / "teacher.json", record)
         defaults = {"guidance_scale": record["guidance_scale"]}
         write_json(self.output_dir / "defaults.json", defaults)
+
+
+def check_shares(number: int, share: int) -> None:
+    """Refuse a number of prompts that is no multiple of `share`."""
+    if number % share:
+        low = number - number % share
+        raise ValueError(
+            f"num_prompts = {number} gives the six tasks unequal shares; use {low} or {low + share}"
+        )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
+import tyro
 from tyro.conf import Positional
 
 from flowsteer.cli.inputs import (
@@ -16,8 +17,10 @@ from flowsteer.cli.inputs import (
     check_output_dir,
     choose_student,
     collect_prompts,
+    precision_of,
 )
-from flowsteer.validation import check_seed, check_whole_number
+from flowsteer.untrusted import name_of
+from flowsteer.validation import check_seed, check_whole_number, shorten
 
 MOST_PICTURES = 1000
 
@@ -29,7 +32,10 @@ class Generate:
     prompt: Positional[tuple[str, ...]] = ()
     """What to draw; several prompts give several pictures."""
     prompts: Path | None = None
-    """File with one prompt a line."""
+    """File with one prompt a line; blank lines and # comments are left out."""
+    from_file: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """A PNG that this command wrote: draw it again; prompt, model, student, seed and settings are
+    the file's."""
     model: str = "emoji"
     """Bundled name (emoji), pipeline folder, or hub id."""
     student: str = AUTO
@@ -46,7 +52,8 @@ class Generate:
     num_images_per_prompt: WholeNumber = 1
     """Pictures a prompt, from consecutive seeds."""
     batch_size: WholeNumber = 1
-    """Pictures made at once; with 1, they do not depend on their neighbours to the last bit."""
+    """Pictures made at once; with more than 1, a value may differ by 1/255 from the same picture
+    drawn alone."""
     output_dir: Path = Path("out")
     """Folder for the PNGs; made when the first is ready."""
     device: str | None = None
@@ -58,6 +65,9 @@ class Generate:
 
     def run(self) -> None:
         """Write one PNG a picture and print its path."""
+        if self.from_file is not None:
+            _as_drawn(self, self.from_file).run()
+            return
         prompts = collect_prompts(self.prompt, self.prompts)
         seeds = self._seeds(len(prompts))
         output_dir = check_output_dir(self.output_dir)
@@ -65,7 +75,7 @@ class Generate:
 
         from flowsteer.generation import Settings, stream_pictures
         from flowsteer.loading import check_drawable, load_pipeline
-        from flowsteer.pictures import picture_name, picture_record, save_png
+        from flowsteer.pictures import free_path, picture_name, picture_record, save_png
 
         settings = Settings(
             num_inference_steps=self.num_inference_steps,
@@ -81,10 +91,12 @@ class Generate:
             dtype=self.dtype,
             allow_grid_mismatch=self.allow_grid_mismatch,
         )
+        dtype = precision_of(pipe)
         stream = stream_pictures(pipe, prompts, seeds, settings, batch_size)
         for index, picture in enumerate(_with_bar(stream, len(prompts) * len(seeds))):
-            path = output_dir / picture_name(picture, index)
-            print(save_png(picture.image, path, picture_record(picture)), flush=True)
+            record = picture_record(picture, dtype)
+            path = free_path(output_dir / picture_name(picture, index, dtype), record)
+            print(save_png(picture.image, path, record), flush=True)
 
     def _seeds(self, num_prompts: int) -> list[int]:
         """Consecutive seeds, the last of them in range too."""
@@ -93,6 +105,34 @@ class Generate:
         first = check_seed(self.seed)
         check_seed(first + count - 1)
         return list(range(first, first + count))
+
+
+def _as_drawn(command: Generate, file: Path) -> Generate:
+    """The command that draws a picture as its own record says.
+
+    Raises:
+        ValueError: if flags are given that the record decides, or it is none of a picture.
+    """
+    kept = {"output_dir", "device", "dtype", "batch_size", "from_file"}
+    for flag in fields(Generate):
+        if flag.name not in kept and getattr(command, flag.name) != flag.default:
+            raise ValueError(f"--from names {flag.name} itself; leave it out")
+    from flowsteer.pictures import read_record
+
+    record, names = read_record(file), {item.name for item in fields(Generate)}
+    texts = ("model", "prompt", "scheduler")
+    if not all(isinstance(record.get(name), str) for name in texts):
+        what = "is a comparison: use flowsteer compare --from" if "columns" in record else "is none"
+        raise ValueError(f"{name_of(file)} must be a picture of flowsteer generate; it {what}")
+    for name in ("student", "dtype"):
+        if not isinstance(record.get(name), str | None):
+            raise ValueError(f"{name_of(file)}: {name} = {shorten(record[name])} must be text")
+    drawn = {name: value for name, value in record.items() if name in names - {"prompt"}}
+    drawn |= {"prompt": (record["prompt"],), "student": record.get("student") or "none"}
+    drawn["allow_grid_mismatch"] = drawn.get("allow_grid_mismatch") is True
+    if command.dtype is not None:
+        drawn["dtype"] = command.dtype
+    return replace(command, from_file=None, **drawn)
 
 
 def _with_bar(stream, total):

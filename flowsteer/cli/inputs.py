@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from flowsteer.untrusted import name_of, read_lines
-from flowsteer.validation import check_prompt, check_prompts, shorten
+from flowsteer.validation import PromptWarning, check_prompt, check_prompts, shorten
 
 AUTO = "auto"
 DEFAULT_STUDENT = "flowsteer"
@@ -46,12 +47,19 @@ Number = Annotated[
 
 
 def collect_prompts(typed: Sequence[str], file: Path | None) -> list[str]:
-    """The prompts typed, then those of a file with one prompt a line; blank lines are skipped.
+    """The prompts typed, then those of a file; words without quotes are warned of.
 
     Raises:
         ValueError: if there is none, one is bad, or the file is not readable as UTF-8 text.
     """
     prompts = list(typed)
+    if len(prompts) > 1 and not any(len(prompt.split()) > 1 for prompt in prompts):
+        warnings.warn(
+            f"{len(prompts)} prompts of one word each; if they are one prompt, quote it:"
+            f" {shorten(' '.join(prompts), 60)}",
+            PromptWarning,
+            stacklevel=2,
+        )
     if file is not None:
         prompts += read_prompts(file)
     if not prompts:
@@ -60,7 +68,7 @@ def collect_prompts(typed: Sequence[str], file: Path | None) -> list[str]:
 
 
 def read_prompts(file: Path) -> list[str]:
-    """The lines of a UTF-8 file that are not blank, each checked as a prompt.
+    """The lines of a UTF-8 file, each checked as a prompt; not blank ones, nor `# comments`.
 
     Raises:
         ValueError: if it is not readable, holds none, or one is bad; naming its line.
@@ -68,7 +76,7 @@ def read_prompts(file: Path) -> list[str]:
     prompts = []
     lines = read_lines(file, "a file of prompts for --prompts", MOST_PROMPT_BYTES)
     for number, line in enumerate(lines, start=1):
-        if line.strip():
+        if line.strip() and not line.lstrip().startswith("#"):
             try:
                 prompts.append(check_prompt(line))
             except ValueError as error:
@@ -134,3 +142,8 @@ def check_output_file(path: Path | None) -> None:
     if path.is_dir():
         raise ValueError(f"{str(path)!r} is a folder; name a file in it")
     check_output_dir(path.parent)
+
+
+def precision_of(pipe: Any) -> str:
+    """Of a pipeline's network, such as float32."""
+    return str(pipe.transformer.dtype).removeprefix("torch.")

@@ -11,7 +11,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import flowsteer
@@ -19,6 +19,13 @@ from flowsteer.validation import PromptWarning
 
 BAD_INPUT = 2
 """Exit code for what the user can put right by typing something else."""
+
+SYNONYMS = (
+    ("num_inference_steps", "steps"),
+    ("model", "pretrained_model_name_or_path"),
+    ("scheduler", "grid"),
+)
+"""Flags that mean the same; a command documents one of each row and takes them all."""
 
 _STYLES = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -71,19 +78,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: with code 0 after a command's --help.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help"):
-        print(overview())
-        return 0
-    if words[0] == "--version":
-        print(flowsteer.__version__)
-        return 0
+    words = asked_for_help(list(sys.argv[1:] if argv is None else argv))
     with warnings.catch_warnings():
         _tame_warnings()
         try:
-            parse(words).run()
+            _run(words)
+            sys.stdout.flush()  # a reader that has gone is noticed here, not at the exit
         except ValueError as error:
             return _fail(error, BAD_INPUT)
+        except BrokenPipeError:  # `| head` has seen enough
+            _silence_stdout()
         except OSError as error:
             return _fail(error, 1)
         except KeyboardInterrupt as stop:  # a run says where it is saved, and what stopped it
@@ -92,6 +96,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         finally:
             _leave_process_group()
     return 0
+
+
+def _silence_stdout() -> None:
+    """Send what is still buffered nowhere, so that the exit does not try to write it."""
+    with contextlib.suppress(OSError, ValueError):  # a test's stdout has no number
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _run(words: list[str]) -> None:
+    """Print what was asked for, or run the command."""
+    if not words or words[0] in ("-h", "--help"):
+        print(overview())
+    elif words[0] == "--version":
+        print(flowsteer.__version__)
+    elif words[0] == "completion":
+        from flowsteer.cli.completion import completion
+
+        print(completion(words[1:], COMMANDS))
+    elif group := _group(words):
+        print(overview(group))
+    else:
+        parse(words).run()
+
+
+def asked_for_help(words: list[str]) -> list[str]:
+    """`help COMMAND` as `COMMAND --help`."""
+    return [*words[1:], "--help"] if words[:1] == ["help"] else words
+
+
+def _group(words: Sequence[str]) -> str | None:
+    """The first word of two-word commands, where nothing but a wish for help follows it."""
+    alone = len(words) == 1 or list(words[1:]) in (["-h"], ["--help"], ["help"])
+    return next((words[0] for name in COMMANDS if alone and name.startswith(f"{words[0]} ")), None)
 
 
 def parse(words: Sequence[str]) -> Runnable:
@@ -106,6 +143,7 @@ def parse(words: Sequence[str]) -> Runnable:
     name, rest = split_command(words)
     _check_output_dir_is_named(rest)
     command: Any = COMMANDS[name].load()
+    rest = with_its_names(rest, [item.name for item in fields(command)])
     start = command.starting_from(rest) if hasattr(command, "starting_from") else None
     # what a preset switches on can be switched off again: --no_compile
     pairs = () if start is not None else (tyro.conf.FlagCreatePairsOff,)
@@ -129,11 +167,29 @@ def parse(words: Sequence[str]) -> Runnable:
 
 def _check_output_dir_is_named(words: Sequence[str]) -> None:
     """Refuse `--output_dir ""`, which a path could not tell from the present folder."""
-    for word, following in zip(words, [*words[1:], None], strict=True):
+    for word, following in zip(words, [*words, None][1:], strict=True):
         flag, equals, value = word.partition("=")
         given = value if equals else following
         if flag.replace("-", "_") == "__output_dir" and given == "":
             raise ValueError("--output_dir is empty; name a folder, or give . for the present one")
+
+
+def with_its_names(words: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The words, flags that a command calls otherwise under the name it has for them."""
+    own = {
+        other: name
+        for group in SYNONYMS
+        for name in names
+        if name in group
+        for other in group
+        if other not in names
+    }
+    renamed = []
+    for word in words:
+        flag, equals, value = word.partition("=")
+        name = own.get(flag[2:].replace("-", "_")) if flag.startswith("--") else None
+        renamed.append(word if name is None else f"--{name}{equals}{value}")
+    return renamed
 
 
 def unboxed(text: str) -> str:
@@ -164,10 +220,11 @@ def split_command(words: Sequence[str]) -> tuple[str, list[str]]:
     raise ValueError(f"command {words[0]!r} is unknown; use one of {', '.join(COMMANDS)}")
 
 
-def overview() -> str:
-    """What `flowsteer --help` prints."""
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:{width}}  {entry.summary}" for name, entry in COMMANDS.items()]
+def overview(group: str = "") -> str:
+    """What `flowsteer --help` prints, or `flowsteer emoji --help` for the commands of a group."""
+    listed = {name: entry for name, entry in COMMANDS.items() if name.startswith(group)}
+    width = max(map(len, listed))
+    lines = [f"  {name:{width}}  {entry.summary}" for name, entry in listed.items()]
     return "\n".join(
         [
             "usage: flowsteer COMMAND [--help] ...",
@@ -176,7 +233,8 @@ def overview() -> str:
             "",
             *lines,
             "",
-            "flowsteer COMMAND --help lists a command's flags.",
+            "flowsteer COMMAND --help, or flowsteer help COMMAND, lists a command's flags;",
+            "flowsteer completion bash, zsh or fish prints what completes them in your shell.",
         ]
     )
 

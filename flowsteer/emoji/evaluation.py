@@ -83,7 +83,7 @@ class EmojiEvalReport:
             rows.append(("of these, held out", "", self.held_out))
         lines = ["| task | prompts | accuracy | 95% interval |", "|---|---:|---:|---|"]
         lines += [
-            f"| {name.replace('_', ' ')} | {count} | {i.mean:.3f} | {i.low:.3f} to {i.high:.3f} |"
+            f"| {name.replace('_', ' ')} | {count} | {i.mean:.3f} | {i.ends('{:.3f} to {:.3f}')} |"
             for name, count, i in rows
         ]
         return "\n".join(lines)

@@ -28,7 +28,7 @@ from flowsteer.evaluation.study import (
     undistilled_variants,
 )
 from flowsteer.loading import TEACHER_STEPS, pipeline_info
-from flowsteer.measure.bootstrap import paired_bootstrap
+from flowsteer.measure.bootstrap import Interval, paired_bootstrap
 
 GUIDANCE_SCALES = (2.0, 3.0, 4.0, 5.0, 6.0, 7.0)
 RESULTS = Path(__file__).parents[1] / "emoji" / "results"
@@ -196,7 +196,7 @@ def known_undistilled(prompts: Sequence[EvalPrompt]) -> list[Result]:
 
 def compare_lines(against: Mapping[str, Any]) -> str:
     """What `compare_rows` found, in three lines for people."""
-    gain = against["least_gain"]
+    gain = Interval(**against["least_gain"])
     share, distance = (
         "undefined" if against[name] is None else f"{against[name]:.3f}"
         for name in ("share_of_teacher", "distance_ratio")
@@ -204,8 +204,8 @@ def compare_lines(against: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             f"- share of the teacher's overall: {share}",
-            f"- least gain over an undistilled row: {gain['mean']:+.3f}"
-            f" [{gain['low']:+.3f}, {gain['high']:+.3f}]",
+            f"- least gain over an undistilled row: {gain.mean:+.3f}"
+            f" {gain.ends('[{:+.3f}, {:+.3f}]')}",
             f"- distance, as a share of the nearest undistilled row's: {distance}",
         ]
     )
@@ -226,7 +226,7 @@ def table_row(row: Result) -> str:
         [
             row.variant.label,
             str(row.variant.nfe),
-            f"{overall.mean:.3f} [{overall.low:.3f}, {overall.high:.3f}]",
+            f"{overall.mean:.3f} {overall.ends()}",
             *(f"{task.mean:.3f}" for task in row.report.tasks.values()),
             f"{row.distance.mean:.3f}",
             "" if row.endpoint_distance is None else f"{row.endpoint_distance:.3f}",

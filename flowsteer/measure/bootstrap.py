@@ -26,6 +26,10 @@ class Interval:
         """Whether value lies outside the interval."""
         return not self.low <= value <= self.high
 
+    def ends(self, form: str = "[{:.3f}, {:.3f}]") -> str:
+        """The ends, or n/a: answers that are all alike, such as a single one, tell no spread."""
+        return "n/a" if self.low == self.high else form.format(self.low, self.high)
+
     def __str__(self) -> str:
         """Mean and ends, to three places."""
         return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"

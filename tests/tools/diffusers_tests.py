@@ -68,8 +68,17 @@ def _stand_in_for_the_hub() -> None:
             relative_attention_num_buckets=8, decoder_start_token_id=0,
         )  # fmt: skip
 
+    def clip():
+        return transformers.CLIPTextModelWithProjection(
+            transformers.CLIPTextConfig(
+                vocab_size=1000, hidden_size=32, intermediate_size=37, num_hidden_layers=5,
+                num_attention_heads=4, projection_dim=32, bos_token_id=0, eos_token_id=2,
+            )
+        )  # fmt: skip
+
     made = {
         "AutoConfig": t5_config,
+        "CLIPTextModelWithProjection": clip,
         "T5EncoderModel": lambda: transformers.T5EncoderModel(t5_config()),
         **dict.fromkeys(
             ("AutoTokenizer", "CLIPTokenizer", "T5Tokenizer", "T5TokenizerFast"),
@@ -84,7 +93,7 @@ def _replace_loading(kind, make) -> None:
     load = kind.from_pretrained
 
     def from_pretrained(path, *args, **kwargs):
-        tiny = str(path).startswith("hf-internal-testing/tiny-random-")
+        tiny = str(path).startswith("hf-internal-testing/tiny-")
         return make() if tiny else load(path, *args, **kwargs)
 
     kind.from_pretrained = from_pretrained
