@@ -139,7 +139,7 @@ BAD_GENERATE = [
     (["koala", "--guidance_scale", "nan"], "guidance_scale = nan"),
     (["koala", "--device", "tpu9"], "device = 'tpu9'"),
     (["koala", "--dtype", "int8"], "dtype = 'int8'"),
-    (["koala", "--prompts", "/no/such/file"], "--prompts /no/such/file is not readable"),
+    (["koala", "--prompts", "/no/such/file"], "/no/such/file is not there"),
     ([], "no prompt given"),
 ]
 
