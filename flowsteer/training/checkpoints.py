@@ -103,7 +103,7 @@ def save_checkpoint(
         replace_folder(aside, final)
     except (OSError, SafetensorError) as error:
         kept = [folder.name for folder, record in _readable(output_dir) if not record.spoilt]
-        advice = f"go on from {kept[-1]}" if kept else "start again: there is no other checkpoint"
+        advice = f"go on with --resume_from_checkpoint {kept[-1]}" if kept else "start again"
         raise OSError(f"{final} could not be written ({error}); make room and {advice}") from error
     finally:
         if aside is not None:
@@ -214,11 +214,11 @@ def verified(folder: Path) -> Record:
     record = read_record(folder)
     for name, expected in record.sha256.items():
         file = folder / name
-        if not file.is_file():
-            raise ValueError(
-                f"{folder} is no complete checkpoint ({name} is missing); name another"
-            )
-        if _sha256(file) != expected:
+        try:
+            found = _sha256(file)
+        except ValueError as error:
+            raise ValueError(f"{folder} is no complete checkpoint ({error})") from error
+        if found != expected:
             raise ValueError(f"{file} does not match its checksum; use an older one")
     return record
 
@@ -294,4 +294,4 @@ def _readable(output_dir: Path) -> list[tuple[Path, Record]]:
 
 def _sha256(path: Path) -> str:
     with open_regular(path, "a file of a checkpoint", MOST_FILE_BYTES) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]

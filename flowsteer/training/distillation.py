@@ -70,8 +70,7 @@ def distill(
     on_cpu = pipe.device.type == "cpu"
     accelerator = Accelerator(mixed_precision=config.mixed_precision, cpu=on_cpu)
     torch.manual_seed(config.seed)
-    teachers = fingerprint((pipe.transformer, pipe.text_encoder, pipe.text_encoder_2))
-    dtype = str(pipe.transformer.dtype).removeprefix("torch.")
+    teacher = describe_teacher(pipe, config)
     networks = build_networks(pipe, config, accelerator)
     scale = 1.0 if config.student else guidance_scale
     objective = build_objective(pipe, source, config, scale, networks, accelerator, encode, embed)
@@ -82,7 +81,7 @@ def distill(
     if config.validation_steps is not None:
         measure = _validation(pipe, source, config, objective)
         validation = Validation(measure, config.validation_steps)
-    settings = run_settings(config, objective, source, teachers, dtype)
+    settings = describe_run(config, objective, source, networks).adding(teacher)
 
     def write(folder: Path, steps: int) -> None:
         info = describe(config, objective, networks.lora, steps)
@@ -102,29 +101,34 @@ def distill(
     )
 
 
-def run_settings(
+def describe_teacher(pipe: Any, config: DistillationConfig) -> dict[str, Any]:
+    """What a run's checkpoints say of its teacher: weights, before a student is made, and dtype."""
+    encoders = (pipe.text_encoder, pipe.text_encoder_2, pipe.text_encoder_3)
+    weights = fingerprint((pipe.transformer, *encoders))
+    return {
+        "pretrained_model_name_or_path": [config.pretrained_model_name_or_path, weights],
+        "dtype": str(pipe.transformer.dtype).removeprefix("torch."),
+    }
+
+
+def describe_run(
     config: DistillationConfig,
     objective: DistillationObjective,
     source: Source,
-    teacher: str,
-    dtype: str,
+    networks: Networks,
 ) -> RunSettings:
-    """What the run's checkpoints say of it.
+    """What else they say of the run.
 
     Args:
         config: of the run.
         objective: its losses.
         source: of its prompts.
-        teacher: fingerprint of the weights that teach.
-        dtype: they are in.
+        networks: who takes part.
     """
-    function: dict[str, Any] = {
-        "pretrained_model_name_or_path": [config.pretrained_model_name_or_path, teacher],
-        "shift": objective.shift,
-        "dtype": dtype,
-    }
+    function: dict[str, Any] = {"shift": objective.shift}
     if config.student is not None:  # it teaches, merged into its own teacher's weights
-        function["student"] = [config.student, fingerprint([objective.teacher.transformer])]
+        weights = fingerprint([networks.teacher.transformer])
+        function["student"] = [config.student, weights]
     low, high = objective.guidance_range
     path: dict[str, Any] = {"guidance_min": low, "guidance_max": high}
     if (texts := getattr(source, "texts", None)) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import signal
 import sys
@@ -32,15 +33,25 @@ class _Catcher:
 
     def __init__(self) -> None:
         self.received: int | None = None
-        self.saving = False
         self.process = os.getpid()
         self.previous: dict[int, Any] = {}
+        self._saving = mmap.mmap(-1, 1)  # shared with forked data workers
+
+    @property
+    def saving(self) -> bool:
+        """Whether a run is in its steps, which it can save."""
+        return self._saving[0] == 1
+
+    @saving.setter
+    def saving(self, value: bool) -> None:
+        self._saving[0] = int(value)
 
     def handle(self, signal_number: int, frame: FrameType | None) -> None:
         """Note the first signal of a run; let any other do what it did before."""
-        if os.getpid() != self.process and signal_number == signal.SIGINT:
-            return  # a data worker: Ctrl-C reaches it too, and its run needs it for one more step
-        if self.saving and self.received is None and os.getpid() == self.process:
+        worker = os.getpid() != self.process
+        if worker and (self.saving or signal_number == signal.SIGINT):
+            return  # a terminal signals the whole group, and the run needs data for one more step
+        if self.saving and self.received is None:
             self.received = signal_number
             sys.stderr.write("\nsaving after this step; once more ends at once\n")
             return

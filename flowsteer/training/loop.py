@@ -97,12 +97,7 @@ def train(
         spent = run.spent
         while (progress := run.progress(step, spent)) < 1:
             pace = config.learning_rate_at(step, progress) / config.learning_rate
-            try:
-                run.step(step, pace)
-            except Exception:
-                if signal_number := run.signal(meeting=False):  # it reached the data workers too
-                    _stop(run, step, spent, signal_number)
-                raise
+            run.step(step, pace)
             step += 1
             run.ema.update(step)
             spent = run.spent + time.monotonic() - start
@@ -140,8 +135,6 @@ def _stop(run: Run, step: int, spent: float, signal_number: int) -> None:
     Raises:
         Interrupted: saying where they are.
     """
-    if step == 0:
-        raise Interrupted("stopped before the first step; nothing is saved", signal_number)
     run.save(step, spent)
     raise Interrupted(
         f"stopped after step {step}, saved in {run.config.output_dir}/checkpoint-{step}; go on with"

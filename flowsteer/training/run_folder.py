@@ -7,6 +7,7 @@ import uuid
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
@@ -209,7 +210,7 @@ class RunFolder:
                 problem = str(error)
                 self.__exit__()
         if self.accelerator.num_processes > 1:
-            shared = [problem, self.start]
+            shared: list[Any] = [problem, self.start]
             broadcast_object_list(shared)
             problem, self.start = shared
         if problem is not None:

@@ -1,13 +1,21 @@
 """The loop: exact resumption, bounds, averages, accumulation, divergence."""
 
 import math
+import warnings
 
 import pytest
 import torch
 from accelerate import Accelerator
+from safetensors.torch import save_file
 from torch import nn
 
-from flowsteer.training import TrainingConfig, TrainingDiverged, latest_checkpoint, train
+from flowsteer.training import (
+    TrainingConfig,
+    TrainingDiverged,
+    latest_checkpoint,
+    load_checkpoint,
+    train,
+)
 from flowsteer.training.data import NumberedBatches, seeded_generator
 from flowsteer.training.loop import Rival, Validation
 
@@ -230,3 +238,108 @@ def test_validation_sees_the_averages_and_leaves_the_parameters(tmp_path):
     assert torch.equal(seen[-1], alone[0].weight)  # the averages, at the end
     for expected, got in zip(alone.parameters(), model.parameters(), strict=True):
         assert torch.equal(expected, got)
+
+
+def spoiled(model, rate_step, value):
+    """Losses that are good, until a step multiplies them."""
+    good = regression(model)
+
+    def losses(step, micro_step):
+        for loss in good(step, micro_step):
+            yield loss * (value if step + 1 == rate_step else 1)
+
+    return losses
+
+
+@pytest.mark.parametrize("report_every", [1, 1000])
+def test_a_checkpoint_whose_next_loss_is_not_finite_is_not_advised(tmp_path, report_every):
+    """Its own step still looked well: only the step after it tells that the weights are spoilt."""
+    model = make_model()
+    cfg = config(tmp_path, checkpointing_steps=2, checkpoints_total_limit=None)
+    reports = train(
+        model, spoiled(model, 7, math.nan), cfg, Accelerator(cpu=True), report_every=report_every
+    )
+    with pytest.raises(TrainingDiverged, match="go on with --resume_from_checkpoint checkpoint-4"):
+        list(reports)
+    with pytest.warns(UserWarning, match="skipped .*checkpoint-6: the loss right after it"):
+        assert latest_checkpoint(tmp_path).name == "checkpoint-4"
+    assert (tmp_path / "checkpoint-6").is_dir()  # marked, not removed
+
+
+def test_at_an_absurd_rate_the_advised_checkpoint_is_one_from_before_it(tmp_path):
+    """The loss is read rarely, and a checkpoint is due after the step that spoils the weights."""
+    run(make_model(), config(tmp_path, max_train_steps=4, checkpointing_steps=2))
+    wild = {"learning_rate": 1e30, "checkpointing_steps": 1, "resume_from_checkpoint": "latest"}
+    model = make_model()
+    cfg = config(tmp_path, max_train_steps=9, lr_warmup_steps=0, **wild)
+    with pytest.raises(TrainingDiverged, match="--resume_from_checkpoint checkpoint-4"):
+        list(train(model, regression(model), cfg, Accelerator(cpu=True), report_every=1000))
+    *_, tensors, _ = load_checkpoint(tmp_path / "checkpoint-4")
+    for named in tensors.values():
+        assert all(tensor.abs().max() < 1e3 for tensor in named.values())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        latest = latest_checkpoint(tmp_path)
+        calm = {"resume_from_checkpoint": "latest", "max_train_steps": 12}
+        reports = run(make_model(), config(tmp_path, **calm))
+    assert latest.name == "checkpoint-4"
+    assert [report.step for report in reports][0] == 5 and reports[-1].loss < 1e3
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path):
+    """Decay alone makes them infinite in the one step that there is, whose loss is good."""
+    model = make_model()
+    wild = {"adam_weight_decay": 1e30, "learning_rate": 1e20, "lr_warmup_steps": 0}
+    cfg = config(tmp_path, max_train_steps=1, lr_scheduler="constant", **wild)
+    with pytest.raises(
+        TrainingDiverged, match="after step 1 is not finite.*start again in another"
+    ):
+        run(model, cfg)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_starts_from_a_bad_loss_advises_no_lower_checkpoint_than_there_is(tmp_path):
+    """The first step after resuming is of the checkpoint's own weights: data or flags are at fault,
+    so the checkpoint stays what it was."""
+    run(make_model(), config(tmp_path, max_train_steps=4, checkpoints_total_limit=None))
+    model = make_model()
+    cfg = config(tmp_path, resume_from_checkpoint="latest")
+    with pytest.raises(TrainingDiverged, match="no checkpoint is from before that"):
+        run(model, cfg, losses=spoiled(model, 5, math.inf))
+    assert latest_checkpoint(tmp_path).name == "checkpoint-4"
+
+
+def test_a_report_says_which_steps_its_means_are_of(tmp_path):
+    run(make_model(), config(tmp_path, max_train_steps=4))
+    cfg = config(tmp_path, max_train_steps=12, resume_from_checkpoint="latest")
+    model = make_model()
+    reports = train(model, regression(model), cfg, Accelerator(cpu=True), report_every=5)
+    assert [(report.since, report.step) for report in reports] == [
+        (4, 5),
+        (5, 8),
+        (8, 10),
+        (10, 12),
+    ]
+
+
+def test_a_full_disk_is_one_line_that_names_the_last_good_checkpoint(tmp_path, monkeypatch):
+    """At the second checkpoint, whichever file it is that no longer fits."""
+    written = []
+
+    def full(tensors, file):
+        written.append(file)
+        if len(written) == 5:
+            file.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+        return save_file(tensors, file)
+
+    monkeypatch.setattr("flowsteer.training.checkpoints.save_file", full)
+    message = r"checkpoint-8 could not be written \(.*No space left.*\); make room and go on"
+    with pytest.raises(OSError, match=message + " with --resume_from_checkpoint checkpoint-4"):
+        run(make_model(), config(tmp_path))
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-4"]
+    monkeypatch.undo()
+    resumed, whole = make_model(), make_model()
+    run(resumed, config(tmp_path, resume_from_checkpoint="latest"))
+    run(whole, config(tmp_path / "whole"))
+    assert torch.equal(resumed[0].weight, whole[0].weight)
