@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional
 
-from flowsteer.cli.inputs import DEFAULT_STUDENT, WholeNumber
+from flowsteer.cli.inputs import DEFAULT_STUDENT, WholeNumber, check_output_file
 from flowsteer.files import write_text
 from flowsteer.limits import Within, check_fields
 
@@ -30,6 +30,7 @@ class Bench:
     def run(self) -> None:
         """Print one table a benchmark."""
         check_fields(self)
+        check_output_file(self.json)
         from flowsteer.bench import BENCHES, run_benches
 
         names = BENCHES if self.bench == "all" else (self.bench,)

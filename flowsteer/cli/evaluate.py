@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from flowsteer.cli.bench import write_json
-from flowsteer.cli.inputs import WholeNumber
+from flowsteer.cli.inputs import WholeNumber, check_output_dir, check_output_file
 from flowsteer.limits import Within, check_fields
 from flowsteer.untrusted import read_json
 
@@ -38,6 +38,7 @@ class Evaluate:
             check_shares(self.num_prompts, 6)
         if self.student == "none":
             raise ValueError("student = 'none' has nothing to compare; use flowsteer emoji report")
+        check_output_file(self.json)
         from flowsteer.emoji.detector import load_detector
         from flowsteer.emoji.prompts import load_prompts
         from flowsteer.evaluation.report import compare_lines, known_undistilled, report_student
@@ -82,6 +83,7 @@ class EmojiReport:
         """Print rows as they come, then write both files."""
         check_fields(self)
         check_shares(self.num_prompts, 12)
+        check_output_dir(self.output_dir)
         autoencoder = None
         if self.autoencoder is not None:
             autoencoder = read_json(self.autoencoder, "a report of an autoencoder")

@@ -94,14 +94,18 @@ def choose_student(student: str, model: str) -> str:
     return DEFAULT_STUDENT if model == "emoji" else "none"
 
 
-def check_output_dir(folder: str | os.PathLike[str]) -> Path:
+def check_output_dir(folder: str | os.PathLike[str], flag: str = "--output_dir") -> Path:
     """A folder that files can be written into; it is made to find out, and removed again.
+
+    Args:
+        folder: there already or not.
+        flag: that named it, for messages.
 
     Raises:
         ValueError: if it has no name, cannot be made, or nothing can be written there.
     """
     if not os.fspath(folder):
-        raise ValueError("--output_dir is empty; name a folder, or give . for the present one")
+        raise ValueError(f"{flag} is empty; name a folder, or give . for the present one")
     path, made = Path(folder), []
     try:
         for part in reversed((path, *path.parents)):
@@ -115,7 +119,7 @@ def check_output_dir(folder: str | os.PathLike[str]) -> Path:
         if stranger := next((p for p in (path, *path.parents) if _is_file(p)), None):
             why = f"{stranger} is a file"
         raise ValueError(
-            f"--output_dir {shorten(str(folder), 200)}: {why}; choose another folder"
+            f"{flag} {shorten(str(folder), 200)}: {why}; choose another folder"
         ) from error
     finally:
         for part in reversed(made):
@@ -132,16 +136,20 @@ def _is_file(path: Path) -> bool:
 
 
 def check_output_file(path: Path | None) -> None:
-    """Make sure that a file can be written, None being none.
+    """Make sure that the file of `--json` can be written, None being none.
 
     Raises:
         ValueError: if it is a folder, or its own cannot be written into.
     """
     if path is None:
         return
-    if path.is_dir():
-        raise ValueError(f"{str(path)!r} is a folder; name a file in it")
-    check_output_dir(path.parent)
+    check_output_dir(path.parent, "--json")
+    try:
+        folder = path.is_dir()
+    except OSError as error:
+        raise ValueError(f"--json {shorten(str(path), 200)}: {error.strerror}") from error
+    if folder:
+        raise ValueError(f"--json {str(path)!r} is a folder; name a file in it")
 
 
 def precision_of(pipe: Any) -> str:

@@ -32,7 +32,7 @@ FREE = frozenset(
     | {"dataloader_num_workers", "gradient_checkpointing", "offload_text_encoders", "device"}
     # the weights and texts themselves are compared, wherever they lie
     | {"pretrained_model_name_or_path", "student", "start", "vae", "prompt_cache"}
-    | {"prompts", "train_data_dir"}
+    | {"prompts", "train_data_dir", "preset"}
 )
 """Flags that change no number, or whose content is compared instead."""
 LENGTHS = ("max_train_steps", "max_train_seconds")

@@ -266,14 +266,17 @@ def test_a_checkpoint_whose_next_loss_is_not_finite_is_not_advised(tmp_path, rep
     assert (tmp_path / "checkpoint-6").is_dir()  # marked, not removed
 
 
-def test_at_an_absurd_rate_the_advised_checkpoint_is_one_from_before_it(tmp_path):
+def test_at_an_absurd_rate_the_advised_checkpoint_is_one_from_before_it(tmp_path, monkeypatch):
     """The loss is read rarely, and a checkpoint is due after the step that spoils the weights."""
     run(make_model(), config(tmp_path, max_train_steps=4, checkpointing_steps=2))
-    wild = {"learning_rate": 1e30, "checkpointing_steps": 1, "resume_from_checkpoint": "latest"}
+    wild = {"checkpointing_steps": 1, "resume_from_checkpoint": "latest"}
     model = make_model()
-    cfg = config(tmp_path, max_train_steps=9, lr_warmup_steps=0, **wild)
+    cfg = config(tmp_path, max_train_steps=9, **wild)
+    # no flag allows it
+    monkeypatch.setattr(TrainingConfig, "learning_rate_at", lambda *arguments: 1e30)
     with pytest.raises(TrainingDiverged, match="--resume_from_checkpoint checkpoint-4"):
         list(train(model, regression(model), cfg, Accelerator(cpu=True), report_every=1000))
+    monkeypatch.undo()
     *_, tensors, _ = load_checkpoint(tmp_path / "checkpoint-4")
     for named in tensors.values():
         assert all(tensor.abs().max() < 1e3 for tensor in named.values())
@@ -287,14 +290,18 @@ def test_at_an_absurd_rate_the_advised_checkpoint_is_one_from_before_it(tmp_path
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path):
-    """Decay alone makes them infinite in the one step that there is, whose loss is good."""
+    """The loss and the gradient of the one step that there is are good."""
     model = make_model()
-    wild = {"adam_weight_decay": 1e30, "learning_rate": 1e20, "lr_warmup_steps": 0}
-    cfg = config(tmp_path, max_train_steps=1, lr_scheduler="constant", **wild)
+
+    def losses(step, micro_step):
+        yield model(torch.ones(1, 3)).square().mean()
+        with torch.no_grad():
+            model[0].weight.fill_(math.inf)
+
     with pytest.raises(
         TrainingDiverged, match="after step 1 is not finite.*start again in another"
     ):
-        run(model, cfg)
+        run(model, config(tmp_path, max_train_steps=1), losses=losses)
     assert list(tmp_path.iterdir()) == []
 
 
