@@ -115,7 +115,13 @@ def test_torn_weights_are_one_line(tmp_path, tiny_folder):
 
 @pytest.mark.parametrize(
     ("argument", "value"),
-    [("device", "tpu9"), ("device", "cuda:99"), ("dtype", "int8"), ("dtype", torch.int32)]
+    [
+        ("device", "tpu9"),
+        ("device", "cuda:99"),
+        ("device", "meta"),
+        ("dtype", "int8"),
+        ("dtype", torch.int32),
+    ]
     + [("scheduler", "ddim"), ("student", "nobody")],
 )
 def test_other_bad_arguments_are_named(tiny_folder, argument, value):
