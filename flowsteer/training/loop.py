@@ -136,9 +136,10 @@ def _stop(run: Run, step: int, spent: float, signal_number: int) -> None:
         Interrupted: saying where they are.
     """
     run.save(step, spent)
+    again = run.config.resume_from_checkpoint == "latest"
+    advice = "the same command goes on" if again else "go on with --resume_from_checkpoint latest"
     raise Interrupted(
-        f"stopped after step {step}, saved in {run.config.output_dir}/checkpoint-{step}; go on with"
-        " --resume_from_checkpoint latest",
+        f"stopped after step {step}, saved in {run.config.output_dir}/checkpoint-{step}; {advice}",
         signal_number,
     )
 

@@ -231,12 +231,12 @@ class RunFolder:
         ]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = FolderLock(self.path)
+            self._lock.acquire()
         except OSError as error:
             raise ValueError(
-                f"output_dir = {str(self.path)!r} cannot be made: {error.strerror}"
+                f"output_dir = {str(self.path)!r} cannot be written: {error.strerror}"
             ) from error
-        self._lock = FolderLock(self.path)
-        self._lock.acquire()
         self.start = find_start(self.config, self.result)
         if self.start.checkpoint is None:
             if self.config.resume_from_checkpoint is not None:

@@ -78,13 +78,16 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def start(script, folder, world):
+def start(script, folder, world, main=MAIN):
     shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     names = shared if world > 1 else {}
     cpu = {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     return [
         subprocess.Popen(
-            [sys.executable, "-c", script + MAIN, str(folder), str(world)],
+            [sys.executable, "-c", script + main, str(folder), str(world)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
             env=os.environ
             | cpu
             | names
@@ -104,7 +107,8 @@ def start(script, folder, world):
 def test_two_processes_train_as_one_with_twice_the_batch(tmp_path, script, files):
     runs = start(script, tmp_path / "one", 1) + start(script, tmp_path / "two", 2)
     try:
-        assert [run.wait(timeout=240) for run in runs] == [0, 0, 0]
+        errors = [run.communicate(timeout=240)[1] for run in runs]
+        assert [run.returncode for run in runs] == [0, 0, 0], errors
     finally:
         for run in runs:
             run.kill()
@@ -118,3 +122,33 @@ def test_two_processes_train_as_one_with_twice_the_batch(tmp_path, script, files
         )
         one, two = (torch.cat([w[k].flatten() for k in first]) for w in (first, second))
         assert (two - one).norm() < PARAMETER_TOLERANCE * one.norm(), file
+
+
+SIGNALLED = """
+import os, signal
+from accelerate import PartialState
+from flowsteer.training.interruption import Interrupted, caught_signals
+
+try:
+    with caught_signals():
+        for report in run(sys.argv[1], int(sys.argv[2])):
+            if report.step == 2 and PartialState().process_index == 1:
+                signal.raise_signal(signal.SIGTERM)
+except (Interrupted, ValueError) as error:
+    print(error)
+PartialState().wait_for_everyone()
+PartialState().destroy_process_group()
+"""
+
+
+def test_a_signal_to_one_process_stops_all_at_one_step(tmp_path):
+    """And a second run in their folder is refused by all, none of which waits for another."""
+    for message in ("stopped after step 3, saved in", "holds a run already (checkpoint-3)"):
+        runs = start(LOOP, tmp_path / "out", 2, SIGNALLED)
+        try:
+            said = [run.communicate(timeout=240)[0] for run in runs]
+        finally:
+            for run in runs:
+                run.kill()
+        assert all(message in line for line in said), said
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["checkpoint-3"]

@@ -337,3 +337,23 @@ def test_what_a_killed_run_left_half_written_goes(tmp_path):
         warnings.simplefilter("error")
         run(tmp_path, resume_from_checkpoint="latest")
     assert names(tmp_path) == ["checkpoint-3", "checkpoint-6", "model"]
+
+
+def test_a_result_that_finds_no_room_is_one_line_and_latest_writes_it_later(tmp_path, monkeypatch):
+    def full(folder, steps):
+        (folder / "model.json").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setitem(globals(), "write", full)
+    with pytest.raises(OSError, match=r"/model could not be written \(.*No space left on device"):
+        run(tmp_path)
+    assert names(tmp_path) == ["checkpoint-3", "checkpoint-6"]
+    monkeypatch.undo()
+    assert run(tmp_path, resume_from_checkpoint="latest")[1] == []
+    assert json.loads((tmp_path / "model" / "model.json").read_text()) == 6
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="file/out' cannot be written: Not a directory"):
+        run(tmp_path / "file" / "out")
