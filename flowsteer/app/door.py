@@ -31,7 +31,6 @@ OPEN = (
     "queue", "reset", "run", "startup-events", "theme.css", "user",
 )  # fmt: skip
 """First words of the routes behind `API` that answer; the others read, write or fetch files."""
-CANCEL = ("session_hash", "fn_index", "event_id")
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -112,7 +111,9 @@ class Door:
             return
         if words[0] == "cancel":
             _check_names(sent, "event_id", "session_hash")
-            if not self.sessions.has_event(**{n: sent.get(n) for n in CANCEL}):
+            if not self.sessions.has_event(
+                sent["session_hash"], sent.get("fn_index"), sent["event_id"]
+            ):
                 raise Refused(404, "this session has no such event")
             return
         by_name = words[0] in ("run", "api", "call")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
 
 def prompt_notes(pipe: Any, prompt: str) -> list[str]:
-    """Sentences about unknown words and words past the limit; none for models but the emoji one.
+    """Sentences about what is guessed, not read or left out; none for models but the emoji one.
 
     Args:
         pipe: from `load_pipeline`.
@@ -22,9 +23,15 @@ def prompt_notes(pipe: Any, prompt: str) -> list[str]:
     text = normalize_prompt(prompt)
     _, lost = split_at_limit(text, pipe.tokenizer)
     notes = []
-    if unknown := unknown_words(text):
-        verb = "is" if len(unknown) == 1 else "are"
-        notes.append(f"{_listed(unknown)} {verb} new to the model and will be guessed.")
+    unknown, read = unknown_words(prompt), set(text.split())
+    if guessed := [word for word in unknown if word in read]:
+        verb = "is" if len(guessed) == 1 else "are"
+        notes.append(f"{_listed(guessed)} {verb} new to the model and will be guessed.")
+    if unread := [word for word in unknown if word not in read]:
+        verb = "is" if len(unread) == 1 else "are"
+        notes.append(f"{_listed(unread)} cannot be read by the model and {verb} left out.")
+    if not read:
+        notes.append("The model reads nothing here; name what to draw, such as “a 3d koala”.")
     if lost:
         verb = "is" if len(lost) == 1 else "are"
         notes.append(f"The prompt is too long for the model: {_listed(lost)} {verb} left out.")
@@ -33,7 +40,8 @@ def prompt_notes(pipe: Any, prompt: str) -> list[str]:
 
 def _listed(words: Sequence[str], limit: int = 5) -> str:
     """Words in quotes, the first few of them."""
-    shown = [f"“{word}”" for word in words[:limit]]
+    # accents were split from their letters, and Korean into its parts, to be read
+    shown = [f"“{unicodedata.normalize('NFC', word)}”" for word in words[:limit]]
     if len(words) > limit:
         shown.append(f"{len(words) - limit} more")
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"

@@ -64,6 +64,35 @@ def test_the_grids_follow_the_sliders_and_both_pictures_come(visit):
         assert float(page.locator(f'[data-picture="{name}"] strong').inner_text()) > 0
 
 
+def test_steps_beyond_the_slider_are_a_message_and_the_grids_stay(visit):
+    page = visit(query="?screen=scheduler")
+    box = page.locator("#scheduler-steps input[type=number]")
+    box.fill("500")
+    status(page, "steps = 500 must be a whole number from 1 to 100").wait_for()
+    assert "1 → 0.9 → 0.75 → 0.5 → 0" in page.locator('[data-grid="rectified"]').inner_text()
+    box.fill("2")
+    page.locator('[data-grid="rectified"]', has_text="1 → 0.75 → 0").wait_for()
+    status(page, "Both grids for the shift and N above").wait_for()
+
+
+def test_steps_that_do_not_fit_leave_the_pictures_and_the_mismatch_can_be_chosen(visit, student):
+    fits = f"{student}-4-rectified-1"
+    page = visit(query=f"?columns={fits}&prompt=a+koala")
+    page.locator(f'.fs-card[data-key="{fits}"] img').wait_for()
+    status(page, "All pictures are ready").wait_for()
+    page.locator("[data-fs=steps]").fill("2")
+    page.get_by_label("Prompt").first.fill("熊猫 on blue")
+    page.get_by_role("button", name="Generate").click()
+    page.get_by_text("use 4, 8, 12, ... rectified steps").wait_for()
+    assert page.locator(f'.fs-card[data-key="{fits}"] img').count() == 1
+    page.locator("[data-fs=scheduler]").select_option("rectified_mismatch")
+    page.get_by_role("button", name="Generate").click()
+    card = page.locator(f'.fs-card[data-key="{student}-2-rectified_mismatch-1"]')
+    card.locator("img").wait_for()
+    assert "grid mismatch" in card.inner_text()
+    page.get_by_text("“熊猫” cannot be read by the model and is left out.").wait_for()
+
+
 def test_a_vote_reveals_and_counts_once_and_the_page_does_not_know_the_answer(visit):
     page = visit(query="?screen=blind")
     left = page.get_by_role("button", name="Left took more calls")

@@ -147,7 +147,7 @@ def show_grids(shift: Any, steps: Any) -> tuple[Any, Any]:
     try:
         numbers = check_grid_numbers(shift, steps)
     except ValueError as error:
-        return status_html("No such grid.", str(error)), gr.skip()
+        return status_html(str(error)), gr.skip()
     return status_html(READY), grids_html(*numbers)
 
 
