@@ -25,6 +25,7 @@ import gradio as gr
 from starlette.middleware import Middleware
 
 from flowsteer.app.door import Door
+from flowsteer.app.memory import share_arenas
 from flowsteer.app.page import build_page
 from flowsteer.app.screens.base import HERE
 from flowsteer.app.sessions import MOST_SESSIONS, Sessions
@@ -49,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0 after an interrupt, 2 for bad options or a port that is taken.
     """
     options = _parser().parse_args(arguments)
+    share_arenas()  # before threads have heaps of their own
     if threading.current_thread() is threading.main_thread():
         # whoever ends a container sends this; it should leave as little behind as Ctrl-C
         signal.signal(signal.SIGTERM, signal.default_int_handler)
