@@ -135,6 +135,26 @@ def test_the_next_request_gets_an_event_whatever_came_before(served, capfd):
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
+@pytest.mark.parametrize("value", [None, True, "4", -1, 3.5, 10**400, [], {"a": 1}, [[None]]])
+def test_values_of_the_wrong_type_are_told_in_one_line_by_every_function(served, capfd, value):
+    page, http = served
+    for number, function in page.fns.items():
+        if function.fn is None or not function.inputs:
+            continue
+        call = {"data": [value] * len(function.inputs), "fn_index": number, "session_hash": "w"}
+        if not function.queue:
+            answer = http.post("run/predict", content=json.dumps(call).encode(), headers=JSON)
+            told = answer.json().get("error", "")
+        else:
+            sent = http.post("queue/join", content=json.dumps(call).encode(), headers=JSON)
+            assert sent.status_code == 200, (number, function.name)
+            lines = http.get("queue/data", params={"session_hash": "w"}).text.splitlines()
+            ends = [json.loads(line[6:]) for line in lines if "process_completed" in line]
+            told = ends[-1]["output"].get("error") or ""
+        assert "\n" not in told and "Error)" not in told, (number, function.name, told)
+    assert "Traceback" not in "".join(capfd.readouterr())
+
+
 def test_an_event_is_cancelled_by_its_own_session_and_function_alone(served):
     page, http = served
     number = number_of(page, "compare")
