@@ -303,3 +303,48 @@ def test_the_preset_s_name_stays_with_the_student(distill, tmp_path):
     assert distill(*words, "--dataloader_num_workers", 0) == 0
     settings = StudentInfo.load(tmp_path / "out" / "student").settings
     assert (settings["preset"], settings["share_at_hi"]) == ("gpu", 0.8)
+
+
+def test_a_second_run_in_a_folder_is_refused_before_anything_is_loaded(
+    distill, tmp_path, capsys, monkeypatch
+):
+    assert distill("--max_train_steps", 4) == 0
+    before = weights(tmp_path / "out")
+    monkeypatch.setattr("flowsteer.loading.load_pipeline", lambda *args, **kwargs: 1 / 0)
+    resume = ["--max_train_steps", 6, "--resume_from_checkpoint", "latest"]
+    refused = [
+        (["--seed", 7], "holds a run already (checkpoint-4, student, log.jsonl): go on with"),
+        ([*resume, "--lora_alpha", 16], "lora_alpha = 16.0 (it has 2)"),
+        ([*resume, "--rank", 4], "rank = 4 (it has 2)"),
+        ([*resume, "--num_windows", 2], "num_windows = 2 (it has 4)"),
+        (resume[2:], "past max_train_steps = 2"),
+        (["--resume_from_checkpoint", "checkpoint-9"], "there are: checkpoint-3, checkpoint-4"),
+    ]
+    for words, message in refused:
+        assert distill(*words) == 2
+        line = capsys.readouterr().err.replace("\r", "\n").strip().splitlines()[-1]
+        assert line.startswith("flowsteer: error: ") and message in line, line
+    assert torch.equal(weights(tmp_path / "out"), before)
+
+
+def test_a_run_goes_on_from_a_checkpoint_by_name_and_says_what_is_new(distill, tmp_path, capsys):
+    assert distill("--max_train_steps", 3, "--checkpoints_total_limit", 3) == 0
+    assert [row["step"] for row in read_log(tmp_path / "out")] == [1, 2, 3]
+    capsys.readouterr()
+    words = ["--resume_from_checkpoint", "checkpoint-1", "--logging_steps", 2, "--seed", 5]
+    assert distill(*words, "--max_train_steps", 3, "--checkpointing_steps", 2) == 0
+    err = capsys.readouterr().err.replace("\r", "\n")
+    (line,) = [line for line in err.splitlines() if "other settings" in line]
+    assert line.startswith("flowsteer: warning: ") and "seed = 5 (was 0)" in line
+    assert "going back to checkpoint-1" in err
+    assert [row["step"] for row in read_log(tmp_path / "out")] == [1, 2, 3]
+    assert StudentInfo.load(tmp_path / "out" / "student").steps == 3
+
+
+def test_files_of_the_user_where_the_student_goes_are_never_removed(distill, tmp_path, capsys):
+    assert distill() == 0
+    note = tmp_path / "out" / "student" / "README.md"
+    note.write_text("my notes")
+    assert distill("--resume_from_checkpoint", "latest", "--max_train_steps", 3) == 2
+    assert "holds README.md, which no run wrote: move it away" in last_line(capsys)
+    assert note.read_text() == "my notes"

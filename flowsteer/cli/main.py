@@ -258,7 +258,10 @@ def _leave_process_group() -> None:
 
 
 def _show_warning(message: Any, *args: Any, **kwargs: Any) -> None:
-    print(f"flowsteer: warning: {' '.join(str(message).split())}", file=sys.stderr)
+    from tqdm import tqdm
+
+    # on a line of its own, above a progress bar if there is one
+    tqdm.write(f"flowsteer: warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 def _fail(error: object, code: int) -> int:

@@ -241,7 +241,9 @@ def check_owned(folder: Path) -> None:
         if folder.is_symlink() or not folder.is_dir():
             raise ValueError("it is no folder")
         names = {path.name for path in folder.iterdir()}
-        if names and (strange := names - {RECORD_FILE} - set(read_record(folder).sha256)):
+        if names and RECORD_FILE not in names:
+            raise ValueError(f"it has no {RECORD_FILE}")
+        if strange := [name for name in names - {RECORD_FILE} if not _FILE.fullmatch(name)]:
             raise ValueError(f"it holds {min(strange)}")
     except ValueError as error:
         raise ValueError(

@@ -132,7 +132,7 @@ def resume(folder):
         ("checkpoint.json", set_to("state", {}), "says no seconds"),
         ("checkpoint.json", set_to("state", []), "must be objects"),
         ("checkpoint.json", set_to("sha256", {"../x.safetensors": "0"}), "is no file of a check"),
-        ("checkpoint.json", set_to("sha256", {}), "it holds ema.safetensors"),
+        ("checkpoint.json", set_to("sha256", {}), "other parameters"),
         ("checkpoint.json", set_to("run", 3), "run must be text"),
         ("checkpoint.json", lambda record: record.clear(), "missing"),
     ],

@@ -357,3 +357,18 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match="file/out' cannot be written: Not a directory"):
         run(tmp_path / "file" / "out")
+
+
+def test_a_damaged_checkpoint_is_passed_over_and_written_again(tmp_path):
+    """Its record was cut, as by a disk that failed."""
+    whole, _ = run(tmp_path / "whole")
+    run(tmp_path / "out")
+    record = tmp_path / "out" / "checkpoint-6" / "checkpoint.json"
+    record.write_text(record.read_text()[:40])
+    model = tmp_path / "out" / "checkpoint-3" / "model.safetensors"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        resumed, steps = run(tmp_path / "out", resume_from_checkpoint="checkpoint-3")
+    assert steps == [4, 5, 6] and torch.equal(whole.weight, resumed.weight)
+    assert latest_checkpoint(tmp_path / "out").name == "checkpoint-6" and model.is_file()
+    assert not [w for w in caught if "going back" in str(w.message)]
