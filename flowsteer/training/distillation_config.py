@@ -27,8 +27,8 @@ class DistillationConfig(TrainingConfig):
 
     output_dir: str = "student"
     preset: Literal["laptop", "gpu"] | None = None
-    """Flags that were measured together; flags that are given beside it win. laptop: ten minutes on
-    two CPU cores. gpu: the bundled student's recipe, eight minutes of an H100."""
+    """Flags that were measured together; flags that are given beside it win. laptop: eleven minutes
+    on two CPU cores. gpu: the bundled student's recipe, eight minutes of an H100."""
     max_train_steps: int | None = 700
     """Stop after this many optimiser steps."""
     train_batch_size: int = 256
