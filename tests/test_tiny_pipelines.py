@@ -57,7 +57,7 @@ def test_the_same_times_make_the_same_latents(name, steps):
     check_same_as_stock(name, steps)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @every_pipeline
 def test_the_same_times_make_the_same_latents_in_many_steps(name):
     check_same_as_stock(name, 28)

@@ -1,7 +1,7 @@
 """Mutated files: each is read as a reader without bounds would, or refused in one line.
 
 300 mutations of each of nine kinds of file, 2,700 in all; 3,000 of each, 27,000 in all, under the
-marker `slow`. They run in a process of their own (this file, as a script), whose memory is limited
+marker `soak`. They run in a process of their own (this file, as a script), whose memory is limited
 to 1.5 GB above what it needs when it starts.
 """
 
@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-QUICK, SLOW = 300, 3000
+QUICK, MANY = 300, 3000
 ROOM = 1_500_000_000  # bytes
 HANGS = 3600  # seconds for all cases
 DEEP: Any = 0
@@ -347,7 +347,7 @@ def main(count: str, folder: str, sources: str, *kinds: str) -> None:
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is limited as on Linux")
-@pytest.mark.parametrize("count", [QUICK, pytest.param(SLOW, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [QUICK, pytest.param(MANY, marks=pytest.mark.soak)])
 def test_mutated_files_are_read_or_refused_in_bounds(count, tmp_path, tiny_folder, lora_student):
     sources = {"tiny": str(tiny_folder), "lora": str(lora_student)}
     words = [sys.executable, __file__, str(count), str(tmp_path), json.dumps(sources)]
