@@ -124,6 +124,7 @@ def with_student(
     from diffusers import StableDiffusion3Pipeline
     from diffusers.utils.torch_utils import unwrap_module
 
+    from flowsteer.models.compiled import uncompiled
     from flowsteer.pipelines import DefaultsPipeline
 
     info = pipeline_info(pipe)
@@ -134,7 +135,7 @@ def with_student(
         check_drawn(pipe)
     parts = pipe.components | {"scheduler": copy.deepcopy(pipe.scheduler)}
     if found is not None:  # a compiled network's copy is not compiled
-        parts["transformer"] = copy.deepcopy(unwrap_module(pipe.transformer))
+        parts["transformer"] = uncompiled(copy.deepcopy(unwrap_module(pipe.transformer)))
     kind = DefaultsPipeline if type(pipe) is StableDiffusion3Pipeline else type(pipe)
     twin = kind(**parts)
     twin.flowsteer_info = info

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import json
@@ -9,15 +10,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline
+from diffusers import StableDiffusion3Pipeline
 
 from flowsteer.files import write_text
-from flowsteer.flow.grids import stock_grid
 from flowsteer.models.silent_t5 import silent_t5
 from flowsteer.pipeline_info import pipeline_info, save_info
 from flowsteer.quiet import quiet
 from flowsteer.schedulers import RectifiedFlowMatchEulerDiscreteScheduler
-from flowsteer.scheduling import stock_scheduler
+from flowsteer.scheduling import check_flow_scheduler, stock_scheduler
 
 _CALL = inspect.signature(StableDiffusion3Pipeline.__call__)
 
@@ -40,7 +40,7 @@ class DefaultsPipeline(StableDiffusion3Pipeline):
             given["num_inference_steps"] = info.num_inference_steps
         if given.get("guidance_scale") is None:
             given["guidance_scale"] = info.default_guidance_scale
-        self._check_stock_grid(given["num_inference_steps"], given.get("sigmas"))
+        self._check_other_grid(given["num_inference_steps"], given.get("sigmas"))
         given.pop("self")
         return super().__call__(**given)
 
@@ -76,18 +76,28 @@ class DefaultsPipeline(StableDiffusion3Pipeline):
         for config in Path(save_directory).glob("text_encoder*/config.json"):
             _name_float32(config)
 
-    def _check_stock_grid(self, steps: int, sigmas: Any) -> None:
-        """Hold stock's scheduler to a student's edges, as ours holds itself.
+    @classmethod
+    def from_pipe(cls, pipeline: Any, **kwargs: Any) -> Any:
+        """Another pipeline of the same parts, see stock; it knows its network as the first did."""
+        twin = super().from_pipe(pipeline, **kwargs)
+        if twin.transformer is pipeline.transformer:
+            twin.flowsteer_info = pipeline_info(pipeline)
+        return twin
+
+    def _check_other_grid(self, steps: int, sigmas: Any) -> None:
+        """Hold other schedulers to a student's edges, as ours holds itself.
 
         Raises:
-            ValueError: naming both grids.
+            ValueError: naming both grids, or a scheduler that takes no Euler steps.
         """
-        info, scheduler = pipeline_info(self), self.scheduler
-        if info.student is None or info.allow_grid_mismatch or sigmas is not None:
+        info, own = pipeline_info(self), RectifiedFlowMatchEulerDiscreteScheduler
+        if isinstance(self.scheduler, own) or info.student is None or info.allow_grid_mismatch:
             return
-        is_stock = type(scheduler) is FlowMatchEulerDiscreteScheduler
-        if is_stock and not scheduler.config.use_dynamic_shifting:
-            info.student.info.check_grid(stock_grid(steps, scheduler.shift))
+        check_flow_scheduler(self)
+        if not self.scheduler.config.use_dynamic_shifting:
+            trial = copy.copy(self.scheduler)
+            trial.set_timesteps(steps if sigmas is None else None, sigmas=sigmas)
+            info.student.info.check_grid(trial.sigmas.tolist())
 
 
 # AutoPipeline and saved folders go by a class's name, and know stock's alone

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from flowsteer.flow.grids import stock_grid, unshift_sigmas
+from flowsteer.flow.grids import shift_sigmas, unshift_sigmas
 from flowsteer.pipeline_info import pipeline_info
 from flowsteer.validation import check_scheduler
 
@@ -73,11 +73,15 @@ def call_scheduler(
 
 
 def stock_sigmas(pipe: Any, num_inference_steps: int) -> list[float]:
-    """The frozen stock grid without its end, as the unshifted `sigmas` that a pipeline takes."""
-    if pipe.scheduler.config.use_dynamic_shifting:
-        return stock_grid(num_inference_steps)[:-1].tolist()
-    shift = pipe.scheduler.shift
-    return unshift_sigmas(stock_grid(num_inference_steps, shift)[:-1], shift).tolist()
+    """The frozen stock grid without its end, as the unshifted `sigmas` that a pipeline takes.
+
+    The last time that the model was trained at is shifted before the pipeline shifts them all.
+    """
+    scheduler = pipe.scheduler
+    last = 1 / scheduler.config.num_train_timesteps
+    if not scheduler.config.use_dynamic_shifting:
+        last = shift_sigmas(last, scheduler.shift)
+    return torch.linspace(1, last, num_inference_steps, dtype=torch.float64).tolist()
 
 
 def unshifted_sigmas(pipe: Any, grid: Sequence[float]) -> list[float]:

@@ -198,6 +198,13 @@ def test_threads_share_a_set_of_pipelines(tiny, lora_student):
     assert len(pipes) == 1
 
 
+def test_the_stock_grid_ends_at_the_model_s_last_trained_time(tiny):
+    tiny.scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=100, shift=3.0)
+    picture = generate(tiny, "a koala", 0, Settings(None, 4, 1.0, "stock"))[0]
+    tiny.scheduler.set_timesteps(4)
+    assert picture.sigmas == pytest.approx(tiny.scheduler.sigmas.tolist(), abs=1e-6)
+
+
 def test_edits_of_the_pipeline_s_scheduler_count(tiny):
     straight = [1, 0.75, 0.5, 0.25, 0]
     tiny.scheduler.set_shift(1.0)

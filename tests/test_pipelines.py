@@ -10,6 +10,7 @@ import torch
 from diffusers import (
     AutoPipelineForText2Image,
     FlowMatchEulerDiscreteScheduler,
+    FlowMatchHeunDiscreteScheduler,
     StableDiffusion3Img2ImgPipeline,
     StableDiffusion3Pipeline,
 )
@@ -79,6 +80,28 @@ def test_a_student_refuses_stock_s_grid_put_in_later(student):
     student.scheduler = FlowMatchEulerDiscreteScheduler.from_config(student.scheduler.config)
     with pytest.raises(ValueError, match=r"\[1, 0.9, 0.75, 0.5, 0\]"):
         draw(student)
+
+
+def test_sigmas_of_one_s_own_must_have_its_edges_too(student):
+    expected = draw(student)
+    student.scheduler = FlowMatchEulerDiscreteScheduler.from_config(student.scheduler.config)
+    torch.testing.assert_close(draw(student, sigmas=[1, 0.75, 0.5, 0.25]), expected)
+    with pytest.raises(ValueError, match=r"misses \[0.9, 0.75, 0.5\]"):
+        draw(student, sigmas=[1, 0.8, 0.6, 0.1])
+
+
+def test_a_student_refuses_steps_of_another_kind(student):
+    student.scheduler = FlowMatchHeunDiscreteScheduler(shift=3.0)
+    with pytest.raises(ValueError, match="uses FlowMatchHeunDiscreteScheduler"):
+        draw(student)
+
+
+def test_another_pipeline_of_a_student_s_parts_draws_as_it_does(student, tiny):
+    twin = type(student).from_pipe(student)
+    twin.set_progress_bar_config(disable=True)
+    assert torch.equal(draw(twin), draw(student))
+    other = type(student).from_pipe(student, transformer=tiny.transformer)
+    assert pipeline_info(other).student is None
 
 
 def test_a_saved_student_knows_itself(student, tmp_path):

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from diffusers import StableDiffusion3Pipeline
-from diffusers.utils.torch_utils import unwrap_module
 from torch import Tensor, nn
 
 from flowsteer.distill.critic import TrajectoryCritic
+from flowsteer.models.compiled import uncompiled
 from flowsteer.models.critic import build_critic
 from flowsteer.models.lora import add_lora, load_lora, merge_lora, run_merged
 from flowsteer.models.replay import NetworkField, ReplayedField
@@ -61,7 +61,7 @@ def build_networks(
     """
     check_teacher(pipe)
     check_compiler(config.compile, accelerator.device)
-    pipe.transformer = unwrap_module(pipe.transformer)  # a compiled one names its weights otherwise
+    pipe.transformer = uncompiled(pipe.transformer)  # compiled parts cannot be copied
     pipe.to(accelerator.device)
     for part in (pipe.vae, pipe.text_encoder, pipe.text_encoder_2, pipe.text_encoder_3):
         if part is not None:
@@ -173,7 +173,13 @@ def _add_adapters(transformer: nn.Module, config: DistillationConfig, first: Stu
                 f"rank = {config.rank}: the student {first.name!r} that is to be taught further has"
                 f" rank {first.info.lora_rank}; give --rank {first.info.lora_rank}"
             )
-        lora = add_lora(transformer, config.rank, first.info.lora_alpha)
+        alpha = first.info.lora_alpha or config.rank
+        if config.lora_alpha not in (None, alpha):
+            raise ValueError(
+                f"lora_alpha = {config.lora_alpha:g}: the student {first.name!r} that is to be"
+                f" taught further has {alpha:g}; leave --lora_alpha out"
+            )
+        lora = add_lora(transformer, config.rank, alpha)
         load_lora(transformer, first.folder / LORA_FILE)
         return lora
     if config.rank is None:

@@ -283,6 +283,8 @@ def test_second_round_of_reflow_starts_from_the_first(teacher, tmp_path):
     assert info["settings"]["student"] == settings["student"]
     with pytest.raises(ValueError, match="give --rank 4"):
         run(teacher, config(tmp_path / "3", rank=8, **settings))
+    with pytest.raises(ValueError, match=r"lora_alpha = 2: .* leave --lora_alpha out"):
+        run(teacher, config(tmp_path / "3", lora_alpha=2.0, **settings))
 
 
 def test_validation_measures_the_averaged_student(teacher, tmp_path):
@@ -296,9 +298,17 @@ def test_validation_measures_the_averaged_student(teacher, tmp_path):
     assert picture.min() >= 0 and picture.max() <= 1
 
 
-def test_a_compiled_teacher_teaches_the_same(teacher, tmp_path):
+@pytest.mark.parametrize("part", ["the whole", "forward of blocks", "blocks"])
+def test_a_compiled_teacher_teaches_the_same(teacher, tmp_path, part):
     compiled = copy.deepcopy(teacher)
-    compiled.transformer = torch.compile(compiled.transformer, backend="eager")
+    blocks = compiled.transformer.transformer_blocks
+    if part == "the whole":
+        compiled.transformer = torch.compile(compiled.transformer, backend="eager")
+    for place, block in enumerate(blocks):
+        if part == "blocks":
+            blocks[place] = torch.compile(block, backend="eager")
+        elif part == "forward of blocks":
+            block.forward = torch.compile(block.forward, backend="eager")
     cfg = config(tmp_path / "plain", method="flowsteer", max_train_steps=2)
     _, expected = run(teacher, cfg)
     other = replace(cfg, output_dir=str(tmp_path / "compiled"))
