@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from flowsteer.families import check_drawn
+from flowsteer.locks import TURN
 from flowsteer.noise import initial_noise, latent_shape
 from flowsteer.pipeline_info import pipeline_info
 from flowsteer.scheduling import call_scheduler, stock_sigmas, unshifted_sigmas
@@ -37,9 +37,6 @@ __all__ = [
     "sample",
     "stream_pictures",
 ]
-
-_TURN = threading.RLock()
-"""Held by what no two threads may do at once: tokenizers keep state, and so do moving networks."""
 
 OnStep = Callable[[int, float, Tensor], None]
 """Called after step i (from 0) with the sigma reached and the states (b, c, h, w)."""
@@ -109,7 +106,7 @@ def encode(pipe: Any, prompts: Sequence[str], guided: bool = True) -> PromptEmbe
         ValueError: if `pipe` is of another kind.
     """
     check_drawn(pipe)
-    with _TURN:
+    with TURN:
         embeds = pipe.encode_prompt(
             prompt=list(prompts), prompt_2=None, prompt_3=None, do_classifier_free_guidance=guided
         )
@@ -285,4 +282,4 @@ def _twin(pipe: Any, settings: Settings) -> Any:
 
 def _moving(pipe: Any) -> contextlib.AbstractContextManager[Any]:
     """A turn of one's own where networks come and go, as `enable_model_cpu_offload` makes them."""
-    return _TURN if hasattr(pipe.transformer, "_hf_hook") else contextlib.nullcontext()
+    return TURN if hasattr(pipe.transformer, "_hf_hook") else contextlib.nullcontext()

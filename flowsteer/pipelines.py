@@ -13,6 +13,7 @@ from typing import Any
 from diffusers import StableDiffusion3Pipeline
 
 from flowsteer.files import write_text
+from flowsteer.locks import TURN
 from flowsteer.models.silent_t5 import silent_t5
 from flowsteer.pipeline_info import pipeline_info, save_info
 from flowsteer.quiet import quiet
@@ -43,6 +44,11 @@ class DefaultsPipeline(StableDiffusion3Pipeline):
         self._check_other_grid(given["num_inference_steps"], given.get("sigmas"))
         given.pop("self")
         return super().__call__(**given)
+
+    def encode_prompt(self, *args: Any, **kwargs: Any) -> Any:
+        """As in stock, one thread at a time: pipelines of one model share its tokenizers."""
+        with TURN:
+            return super().encode_prompt(*args, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **kwargs: Any) -> None:
         """Save as stock diffusers expects it: stock classes, and beside them what this one knows.

@@ -6,6 +6,7 @@ import warnings
 from typing import Any
 
 from flowsteer.emoji.words import normalize_prompt, unknown_words
+from flowsteer.locks import TURN
 from flowsteer.pipelines import DefaultsPipeline
 from flowsteer.validation import PromptWarning, shorten
 
@@ -21,11 +22,12 @@ class EmojiPipeline(DefaultsPipeline):
 
     def encode_prompt(self, prompt: Any, *args: Any, **kwargs: Any) -> Any:
         """As in StableDiffusion3Pipeline, on prompts that `read_prompt` has normalised."""
-        if isinstance(prompt, str):
-            prompt = read_prompt(prompt, self.tokenizer)
-        elif prompt is not None:
-            prompt = [read_prompt(text, self.tokenizer) for text in prompt]
-        return super().encode_prompt(prompt, *args, **kwargs)
+        with TURN:
+            if isinstance(prompt, str):
+                prompt = read_prompt(prompt, self.tokenizer)
+            elif prompt is not None:
+                prompt = [read_prompt(text, self.tokenizer) for text in prompt]
+            return super().encode_prompt(prompt, *args, **kwargs)
 
 
 # both go by a class's name; a name that stock diffusers lacks would be refused there

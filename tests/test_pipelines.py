@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -74,6 +75,20 @@ def test_a_twin_of_a_stock_pipeline_has_a_student_s_defaults(tiny_folder, lora_s
     pipe.scheduler = RectifiedFlowMatchEulerDiscreteScheduler.from_config(pipe.scheduler.config)
     twin = with_student(pipe, lora_student)
     assert torch.equal(draw(twin), draw(twin, num_inference_steps=4, guidance_scale=1.0))
+
+
+def test_threads_may_call_pipelines_that_share_a_tokenizer(tiny):
+    twins = [with_student(tiny, None) for _ in range(4)]
+    prompts = ("a koala", "a 3d pizza left of a red car", "a", "two flat dogs on a blue background")
+    encode = twins[0].encode_prompt
+    expected = [encode(prompt, None, None)[0] for prompt in prompts]
+
+    def work(place):
+        found = (twins[place].encode_prompt(prompts[place], None, None)[0] for _ in range(60))
+        return all(torch.equal(embeds, expected[place]) for embeds in found)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(work, range(4)))
 
 
 def test_a_student_refuses_stock_s_grid_put_in_later(student):
