@@ -21,7 +21,14 @@ from flowsteer.models.config_numbers import (
     check_tokenizer_numbers,
 )
 from flowsteer.models.outline import Shapes, check_weights_fit
-from flowsteer.untrusted import check_finite, name_of, read_bytes, read_header, read_json
+from flowsteer.untrusted import (
+    check_finite,
+    check_real,
+    name_of,
+    read_bytes,
+    read_header,
+    read_json,
+)
 from flowsteer.validation import shorten
 
 INDEX = "model_index.json"
@@ -183,7 +190,9 @@ def _weights(part: Path, stem: str) -> Shapes:
 
 
 def _shapes(path: Path) -> Iterator[tuple[str, tuple[int, ...]]]:
-    for name, info in read_header(path).tensors.items():
+    header = read_header(path)
+    check_real(header)
+    for name, info in header.tensors.items():
         yield name, info.shape
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from flowsteer.untrusted import Header, parse_json, read_header, read_tensors
+from flowsteer.untrusted import Header, check_real, parse_json, read_header, read_tensors
 from flowsteer.validation import check_number, check_whole_number, shorten
 
 SETTINGS = "lora_adapter_metadata"
@@ -21,10 +21,11 @@ def check_lora_file(file: str | Path) -> Header:
         Its header.
 
     Raises:
-        ValueError: naming the file and what is wrong: damaged, NaN, half an adapter, a rank that
-            no weight has, or an alpha that is no positive number.
+        ValueError: naming the file and what is wrong: damaged, NaN, whole numbers, half an adapter,
+            a rank that no weight has, or an alpha that is no positive number.
     """
     header = read_header(file)
+    check_real(header)
     read_tensors(file)
     down, up = (
         {n.replace(s, "") for n in header.tensors if s in n} for s in (".lora_A", ".lora_B")

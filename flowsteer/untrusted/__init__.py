@@ -32,7 +32,7 @@ from flowsteer.untrusted.opening import (
 )
 from flowsteer.untrusted.pictures import MOST_PICTURE_BYTES, decoding
 from flowsteer.untrusted.tensors import check_finite, read_tensors
-from flowsteer.untrusted.weights import Header, TensorInfo, read_header
+from flowsteer.untrusted.weights import Header, TensorInfo, check_real, read_header
 
 __all__ = [
     "MOST_ARCHIVE_BYTES",
@@ -41,6 +41,7 @@ __all__ = [
     "Header",
     "TensorInfo",
     "check_finite",
+    "check_real",
     "decoding",
     "name_of",
     "open_archive",

@@ -24,6 +24,7 @@ WHAT = "a safetensors file"
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8}
 _BITS |= {"I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8}
 _BITS |= {"BOOL": 8}
+_COUNTERS = ("position_ids", "num_batches_tracked")  # whole by nature, and no weights
 _OTHERS = {
     b"PK\x03\x04": "a ZIP or a PyTorch file",
     b"\x80": "a pickle",
@@ -83,6 +84,20 @@ def read_header(path: StrPath) -> Header:
     if end != values:
         raise _broken(where, f"its header promises {end:,} bytes of values, {values:,} are there")
     return Header(where, tensors, metadata)
+
+
+def check_real(header: Header) -> None:
+    """Make sure that no weight is stored as whole numbers: quantised, or cut off at the point.
+
+    Raises:
+        ValueError: naming the first that is.
+    """
+    for name, info in header.tensors.items():
+        if info.dtype[0] in "IUB" and info.dtype != "BF16" and not name.endswith(_COUNTERS):
+            raise ValueError(
+                f"{header.where} holds {shorten(name, 100)} as whole numbers ({info.dtype});"
+                " flowsteer needs plain weights, such as bf16"
+            )
 
 
 def _header_text(file: BinaryIO, size: int, where: str) -> tuple[str, int]:

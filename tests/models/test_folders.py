@@ -195,6 +195,15 @@ def test_a_missing_weight_is_named(folder):
     refused(folder, "which lack 'proj_out.bias'; fetch both again")
 
 
+@pytest.mark.parametrize("part", ["transformer", "vae", "text_encoder"])
+def test_weights_stored_as_whole_numbers_are_refused(folder, part):
+    (path,) = (folder / part).glob("*.safetensors")
+    weights = {name: tensor.clone() for name, tensor in load_file(path).items()}
+    last = max(weights)
+    save_file(weights | {last: weights[last].to(torch.int8)}, path, {"format": "pt"})
+    refused(folder, rf"'{last}' as whole numbers \(I8\)")
+
+
 def test_weights_that_are_not_finite_are_named(tiny):
     check_pipeline_values(tiny, "mine")
     with torch.no_grad():

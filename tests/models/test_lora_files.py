@@ -55,6 +55,15 @@ def test_settings_that_lie_are_refused(student, settings, problem):
     assert str(file) in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_whole_numbers_are_no_weights(student):
+    def cut(weights):
+        weights |= {name: tensor.long() for name, tensor in weights.items()}
+
+    rewrite(student / LORA_FILE, cut)
+    with pytest.raises(ValueError, match=r"pytorch_lora_weights.* as whole numbers \(I64\)"):
+        check_lora_file(student / LORA_FILE)
+
+
 def test_settings_nested_100000_deep_are_refused(student):
     file = student / LORA_FILE
     save_file(load_file(file), file, {SETTINGS: "[" * 100_000})
