@@ -26,6 +26,7 @@ from flowsteer.training.config import TrainingConfig
 from flowsteer.training.folder_lock import LOCK_FILE, FolderLock
 from flowsteer.training.results import ResultFolder
 from flowsteer.training.run_settings import RunSettings
+from flowsteer.validation import shorten
 
 LOG_FILE = "log.jsonl"
 EVENTS_FOLDER = "logs"
@@ -131,15 +132,16 @@ def find_checkpoint(output_dir: Path, wanted: str | None) -> Path | None:
                 " mean any; name one"
             )
         return found
-    folder = Path(wanted).expanduser()
-    if os.sep not in wanted and (output_dir / wanted).is_dir():
-        folder = output_dir / wanted
-    if not wanted or not (folder / RECORD_FILE).is_file():
-        inside = [path.name for path in checkpoints(folder)] if wanted else []
+    folder, name = Path(wanted).expanduser(), wanted.rstrip("/" + os.sep)
+    if os.sep not in name and os.path.isdir(output_dir / name):
+        folder = output_dir / name
+    if not wanted or not os.path.isfile(folder / RECORD_FILE):  # unlike Path's, of any length
+        is_folder = wanted and os.path.isdir(folder)
+        inside = [path.name for path in checkpoints(folder)] if is_folder else []
         hint = f"name one in it, such as {folder / inside[-1]}" if inside else f"there are: {names}"
         raise ValueError(
-            f"resume_from_checkpoint = {wanted!r} is no complete checkpoint; give latest, a path,"
-            f" or a name in {output_dir} ({hint})"
+            f"resume_from_checkpoint = {shorten(wanted, 200)} is no complete checkpoint; give"
+            f" latest, a path, or a name in {output_dir} ({hint})"
         )
     return folder
 

@@ -44,6 +44,7 @@ def open_regular(path: StrPath, what: str, most_bytes: int) -> BufferedReader:
         # it may be another file by now: what is open is looked at again
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
         file = open(os.open(path, flags), "rb")  # noqa: SIM115 (the caller closes it)
+        _check_readable(file)
     except FileNotFoundError as error:
         raise ValueError(f"{where} is not there; give the path of {what}") from error
     except OSError as error:
@@ -59,6 +60,15 @@ def open_regular(path: StrPath, what: str, most_bytes: int) -> BufferedReader:
         file.close()
         raise
     return file
+
+
+def _check_readable(file: BufferedReader) -> None:
+    """Some files open and then cannot be read, such as those of /proc and of a broken disk."""
+    try:
+        file.peek(1)
+    except OSError:
+        file.close()
+        raise
 
 
 def _check_kind(found: os.stat_result, where: str, what: str, most_bytes: int) -> None:
@@ -111,9 +121,10 @@ def read_text(path: StrPath, what: str, most_bytes: int) -> str:
 
 
 def read_lines(path: StrPath, what: str, most_bytes: int) -> list[str]:
-    r"""The lines of a UTF-8 file, which end with \n or \r\n and nothing else.
+    r"""The lines of a UTF-8 file, which end with \n, \r\n or \r and nothing else.
 
     `str.splitlines` would also cut at U+0085, U+2028 and five more, which JSON and captions may
     hold. Arguments and errors as in `read_text`.
     """
-    return [line.removesuffix("\r") for line in read_text(path, what, most_bytes).split("\n")]
+    text = read_text(path, what, most_bytes)
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")

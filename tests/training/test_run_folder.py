@@ -233,7 +233,12 @@ def test_a_checkpoint_is_named_by_name_path_or_latest(tmp_path, monkeypatch):
     run(tmp_path / "out", checkpoints_total_limit=None, max_train_steps=9)
     whole = load_file(tmp_path / "out" / "checkpoint-9" / "model.safetensors")
     monkeypatch.chdir(tmp_path)
-    for name in ("checkpoint-6", "out/checkpoint-6", str(tmp_path / "out" / "checkpoint-6")):
+    for name in (
+        "checkpoint-6",
+        "checkpoint-6/",
+        "out/checkpoint-6",
+        str(tmp_path / "out" / "checkpoint-6"),
+    ):
         with pytest.warns(UserWarning, match="going back to checkpoint-6: .* no longer checkpoin"):
             _, steps = run("out", resume_from_checkpoint=name, max_train_steps=9)
         assert steps == [7, 8, 9]
@@ -241,7 +246,7 @@ def test_a_checkpoint_is_named_by_name_path_or_latest(tmp_path, monkeypatch):
         assert all(tensor.equal(whole[key]) for key, tensor in again.items())
 
 
-@pytest.mark.parametrize("name", ["checkpoint-4", "out", "/no/such", "latest-one"])
+@pytest.mark.parametrize("name", ["checkpoint-4", "out", "/no/such", "latest-one", "x" * 300])
 def test_unknown_checkpoints_are_refused_with_those_there_are(tmp_path, monkeypatch, name):
     run(tmp_path / "out")
     monkeypatch.chdir(tmp_path)

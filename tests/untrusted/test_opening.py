@@ -74,6 +74,13 @@ def test_a_path_never_breaks_the_line(tmp_path, name):
     assert str(caught.value).isprintable() and repr(name)[1:-1] in str(caught.value)
 
 
+def test_a_file_that_opens_and_cannot_be_read_is_refused():
+    if not os.path.exists("/proc/self/mem"):
+        pytest.skip("needs Linux")
+    with pytest.raises(ValueError, match="/proc/self/mem cannot be opened: Input/output error"):
+        open_regular("/proc/self/mem", WHAT, 10)
+
+
 def test_a_zero_byte_in_a_path_is_refused():
     with pytest.raises(ValueError, match="is no path"):
         read_bytes("a\0b", WHAT, 10)
@@ -84,6 +91,8 @@ def test_lines_end_at_real_newlines_alone(tmp_path):
     separators = "\u2028 \u2029 \x85 \x0b \x0c \x1c \x1d \x1e"
     (tmp_path / "text").write_bytes(f"\ufeffone{separators}\r\ntwo\n\nthree".encode())
     assert read_lines(tmp_path / "text", WHAT, 100) == [f"one{separators}", "two", "", "three"]
+    (tmp_path / "text").write_bytes(b"of an old Mac\rtwo\r")
+    assert read_lines(tmp_path / "text", WHAT, 100) == ["of an old Mac", "two", ""]
 
 
 @pytest.mark.parametrize(
