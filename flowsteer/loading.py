@@ -26,7 +26,7 @@ from flowsteer.quiet import quiet
 from flowsteer.scheduling import set_scheduler
 from flowsteer.student_weights import apply_student, mark_student
 from flowsteer.students import INFO_FILE, RUN_STUDENT, Student, find_student
-from flowsteer.validation import check_scheduler, shorten
+from flowsteer.validation import check_flag, check_path, check_scheduler, shorten
 
 __all__ = [
     "BUNDLED_MODELS",
@@ -45,6 +45,8 @@ WEIGHTS = Path(__file__).parent / "emoji" / "weights"
 BUNDLED_MODELS = {"emoji": WEIGHTS / "pipeline"}
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+LONGEST_HUB_ID = 96
+"""By the hub's own rule."""
 
 
 def load_pipeline(
@@ -80,8 +82,9 @@ def load_pipeline(
     """
     from flowsteer.models.folders import check_pipeline_values
 
-    name = os.fspath(model)
+    name = check_path("model", model)
     check_scheduler(scheduler)
+    check_flag("allow_grid_mismatch", allow_grid_mismatch)
     found = find_student(student)
     source = resolve_model(name)
     target = check_device(device)
@@ -90,7 +93,7 @@ def load_pipeline(
     saved, folder = _saved_info(name, source)
     if saved.student is not None:
         own = Student(name, folder, saved.student)
-        if found is not None:
+        if found is not None and found.folder.resolve() != folder.resolve():
             raise ValueError(f"model = {name!r} is a student itself; give its teacher's pipeline")
     pipe = _read_pipeline(name, source, check_dtype(dtype, source, target), saved)
     if name not in BUNDLED_MODELS:
@@ -127,6 +130,7 @@ def with_student(
     from flowsteer.models.compiled import uncompiled
     from flowsteer.pipelines import DefaultsPipeline
 
+    check_flag("allow_grid_mismatch", allow_grid_mismatch)
     info = pipeline_info(pipe)
     if info.student is not None:
         raise ValueError(f"the pipeline is the student {info.student.name!r}; give its teacher's")
@@ -154,7 +158,7 @@ def resolve_model(model: str) -> str:
     if model in BUNDLED_MODELS:
         return str(BUNDLED_MODELS[model])
     folder = Path(model).expanduser()
-    if model and folder.is_dir():
+    if model and os.path.isdir(folder):  # unlike Path's, false for names that cannot be
         is_pipeline = (folder / "model_index.json").is_file()  # a saved student is both
         places = () if is_pipeline else (folder, folder / RUN_STUDENT)
         if any((place / INFO_FILE).is_file() for place in places):
@@ -165,7 +169,7 @@ def resolve_model(model: str) -> str:
                 " give a folder that save_pretrained wrote"
             )
         return str(folder)
-    if HUB_ID.fullmatch(model) and not folder.exists():
+    if len(model) <= LONGEST_HUB_ID and HUB_ID.fullmatch(model) and not os.path.exists(folder):
         return model
     raise ValueError(
         f"model = {shorten(model)} is unknown; use {', '.join(BUNDLED_MODELS)}, an existing"

@@ -8,9 +8,11 @@ from typing import Any
 from flowsteer.pipeline_info import pipeline_info
 from flowsteer.scheduling import call_scheduler, stock_sigmas
 from flowsteer.validation import (
+    check_flag,
     check_guidance_scale,
     check_num_inference_steps,
     check_scheduler,
+    shorten,
 )
 
 
@@ -46,6 +48,7 @@ class Settings:
         if self.guidance_scale is not None:
             check_guidance_scale(self.guidance_scale)
         check_scheduler(self.scheduler)
+        check_flag("allow_grid_mismatch", self.allow_grid_mismatch)
         return self
 
     def numbers(self) -> tuple[int, float]:
@@ -64,10 +67,16 @@ class Settings:
         `student` becomes the pipeline's own, since its weights decide.
 
         Raises:
-            ValueError: if a value is out of range.
+            ValueError: if a value is out of range, or another student is meant.
         """
         self.validate()
         info = pipeline_info(pipe)
+        name = info.student.name if info.student else None
+        if self.student not in (None, "none", name):
+            raise ValueError(
+                f"student = {shorten(self.student)}, but the pipeline's is {name!r}: load one with"
+                " load_pipeline(student=...) or with_student, or leave it out"
+            )
         steps, scale = self.num_inference_steps, self.guidance_scale
         if steps is None:
             steps = info.num_inference_steps
@@ -75,7 +84,7 @@ class Settings:
             scale = info.default_guidance_scale
         return replace(
             self,
-            student=info.student.name if info.student else None,
+            student=name,
             num_inference_steps=int(steps),
             guidance_scale=float(scale),
             allow_grid_mismatch=self.allow_grid_mismatch or info.allow_grid_mismatch,

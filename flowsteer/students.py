@@ -23,6 +23,7 @@ from flowsteer.validation import (
     MAX_GUIDANCE_SCALE,
     MAX_STEPS,
     check_number,
+    check_path,
     check_whole_number,
     shorten,
 )
@@ -219,7 +220,7 @@ def find_student(name: str | os.PathLike[str] | None) -> Student | None:
     Raises:
         ValueError: if there is no such student, or the folder holds no weights.
     """
-    text = "none" if name is None else os.fspath(name)
+    text = "none" if name is None else check_path("student", name)
     if text.lower() == "none":
         return None
     folder = BUNDLED_STUDENTS / text if text in bundled_students() else Path(text).expanduser()

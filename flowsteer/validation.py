@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -93,6 +94,29 @@ def check_scheduler(scheduler: Any) -> str:
         names = " or ".join(repr(name) for name in SCHEDULERS)
         raise ValueError(f"scheduler = {shorten(scheduler)} is unknown; use {names}")
     return scheduler
+
+
+def check_path(name: str, value: Any) -> str:
+    """A name or path as text.
+
+    Raises:
+        ValueError: if it is neither text nor a path of text.
+    """
+    text = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(text, str):
+        raise ValueError(f"{name} = {shorten(value)} must be text: a name, or the path of a folder")
+    return text
+
+
+def check_flag(name: str, value: Any) -> bool:
+    """True or False, and nothing that only counts as one: the text "no" would be yes.
+
+    Raises:
+        ValueError: if it is anything else.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} = {shorten(value)} must be True or False")
+    return value
 
 
 def check_whole_number(name: str, value: Any, low: int, high: int) -> int:

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from flowsteer.cli import main
+from flowsteer.loading import load_pipeline
 from flowsteer.pictures import free_path, prompt_slug, read_record, save_png
 
 LONG = "a 3d koala left of a flat pizza on a pink background"
@@ -108,6 +109,29 @@ def test_a_sheet_is_drawn_again_and_a_picture_compared(
         (again,) = out.iterdir()
         assert again.name == sheet.name
         assert read_record(again) == read_record(sheet)
+
+
+def test_a_picture_of_a_saved_student_is_drawn_again(tiny_folder, lora_student, tmp_path, capsys):
+    saved, where = tmp_path / "saved", ["--device", "cpu", "--output_dir"]
+    load_pipeline(str(tiny_folder), lora_student, device="cpu").save_pretrained(saved)
+    assert main(["generate", "koala", "--model", str(saved), *where, str(tmp_path / "one")]) == 0
+    (first,) = (tmp_path / "one").iterdir()
+    assert main(["generate", "--from", str(first), *where, str(tmp_path / "two")]) == 0
+    assert read_record(tmp_path / "two" / first.name) == read_record(first)
+    with Image.open(tmp_path / "two" / first.name) as again, Image.open(first) as before:
+        assert again.tobytes() == before.tobytes()
+    words = ["generate", "koala", "--model", str(saved), "--student", str(lora_student)]
+    capsys.readouterr()
+    assert main([*words, *where, str(tmp_path / "three")]) == 2
+    assert "is a student itself" in capsys.readouterr().err
+
+
+def test_a_picture_s_flag_that_is_none_is_refused(draw, capsys, tmp_path):
+    record = read_record(draw(capsys, "koala")[0])
+    save_png(Image.new("RGB", (8, 8)), tmp_path / "x.png", record | {"allow_grid_mismatch": "no"})
+    capsys.readouterr()
+    assert main(["generate", "--from", str(tmp_path / "x.png"), "--device", "cpu"]) == 2
+    assert "allow_grid_mismatch = 'no' must be True or False" in capsys.readouterr().err
 
 
 def test_what_from_cannot_take_is_one_line(draw, capsys, tmp_path):

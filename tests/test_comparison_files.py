@@ -100,6 +100,7 @@ def test_a_name_in_the_file_cannot_lead_out_of_the_folder(saved, tmp_path, capsy
         (lambda r: r["columns"][0].update(guidance_scale="4"), "guidance_scale = '4'"),
         (lambda r: r["columns"][0].update(scheduler=[]), r"scheduler = \[\] is unknown"),
         (lambda r: r["columns"][0].update(num_inference_steps=0), "num_inference_steps = 0"),
+        (lambda r: r["columns"][0].update(allow_grid_mismatch="no"), "'no' must be True or False"),
         (lambda r: r["columns"][0].update(colour="red"), "unknown fields colour"),
     ],
 )

@@ -34,7 +34,8 @@ def test_noise_depends_on_the_seed_alone():
 
 
 def test_defaults_come_from_the_pipeline(tiny, lora_student):
-    assert Settings().resolve(tiny) == Settings(None, 28, 7.0)
+    for nobody in (None, "none"):
+        assert Settings(nobody).resolve(tiny) == Settings(None, 28, 7.0)
     student = with_student(tiny, lora_student)
     assert Settings().resolve(student) == Settings(str(lora_student), 4, 1.0)
 
@@ -114,6 +115,8 @@ BAD = [
     ({"settings": Settings(num_inference_steps=3.5)}, "num_inference_steps = 3.5"),  # type: ignore
     ({"settings": Settings(guidance_scale=float("nan"))}, "guidance_scale = nan"),
     ({"settings": Settings(scheduler="ddim")}, "scheduler = 'ddim'"),
+    ({"settings": Settings(student="flowsteer")}, "the pipeline's is None: load one with"),
+    ({"settings": Settings(allow_grid_mismatch="no")}, "allow_grid_mismatch = 'no' must be True"),  # type: ignore
     ({"batch_size": 0}, "batch_size = 0"),
 ]
 

@@ -70,9 +70,19 @@ def test_a_saved_pipeline_opens_in_stock_diffusers(tiny, tmp_path):
     )
 
 
-@pytest.mark.parametrize("model", ["emojis", "", "a/b/c", "./out", "no such folder", "/no/folder"])
+@pytest.mark.parametrize(
+    "model",
+    ["emojis", "", "a/b/c", "./out", "no such folder", "/no/folder"]
+    + ["x" * 5000, "a/" + "x" * 5000, "a\0b"],
+)
 def test_unknown_models_list_what_there_is(model):
     with pytest.raises(ValueError, match=r"model = .* is unknown; use emoji, an existing"):
+        load_pipeline(model)
+
+
+@pytest.mark.parametrize("model", [3, None, b"emoji", ["emoji"]])
+def test_a_model_is_text_or_a_path(model):
+    with pytest.raises(ValueError, match="model = .* must be text: a name, or the path"):
         load_pipeline(model)
 
 
@@ -122,7 +132,8 @@ def test_torn_weights_are_one_line(tmp_path, tiny_folder):
         ("dtype", "int8"),
         ("dtype", torch.int32),
     ]
-    + [("scheduler", "ddim"), ("student", "nobody")],
+    + [("scheduler", "ddim"), ("student", "nobody"), ("student", 3), ("student", b"ota")]
+    + [("allow_grid_mismatch", "no")],
 )
 def test_other_bad_arguments_are_named(tiny_folder, argument, value):
     with pytest.raises(ValueError, match=argument):

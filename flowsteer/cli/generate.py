@@ -129,7 +129,6 @@ def _as_drawn(command: Generate, file: Path) -> Generate:
             raise ValueError(f"{name_of(file)}: {name} = {shorten(record[name])} must be text")
     drawn = {name: value for name, value in record.items() if name in names - {"prompt"}}
     drawn |= {"prompt": (record["prompt"],), "student": record.get("student") or "none"}
-    drawn["allow_grid_mismatch"] = drawn.get("allow_grid_mismatch") is True
     if command.dtype is not None:
         drawn["dtype"] = command.dtype
     return replace(command, from_file=None, **drawn)
