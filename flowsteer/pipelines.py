@@ -91,14 +91,18 @@ class DefaultsPipeline(StableDiffusion3Pipeline):
         return twin
 
     def _check_other_grid(self, steps: int, sigmas: Any) -> None:
-        """Hold other schedulers to a student's edges, as ours holds itself.
+        """Hold schedulers that know no edges to a student's, as one that knows them holds itself.
 
         Raises:
             ValueError: naming both grids, or a scheduler that takes no Euler steps.
         """
-        info, own = pipeline_info(self), RectifiedFlowMatchEulerDiscreteScheduler
-        if isinstance(self.scheduler, own) or info.student is None or info.allow_grid_mismatch:
+        info = pipeline_info(self)
+        if info.student is None or info.allow_grid_mismatch:
             return
+        if isinstance(self.scheduler, RectifiedFlowMatchEulerDiscreteScheduler):
+            config = self.scheduler.config
+            if config["window_edges"] or config["allow_grid_mismatch"]:
+                return  # it checks itself
         check_flow_scheduler(self)
         if not self.scheduler.config.use_dynamic_shifting:
             trial = copy.copy(self.scheduler)

@@ -105,6 +105,16 @@ def test_sigmas_of_one_s_own_must_have_its_edges_too(student):
         draw(student, sigmas=[1, 0.8, 0.6, 0.1])
 
 
+def test_a_scheduler_without_edges_is_held_to_the_student_s(student):
+    expected = draw(student)
+    student.scheduler = RectifiedFlowMatchEulerDiscreteScheduler(shift=3.0)
+    assert torch.equal(draw(student), expected)
+    with pytest.raises(ValueError, match=r"misses \[0.9, 0.75, 0.5\]"):
+        draw(student, num_inference_steps=3)
+    student.scheduler = RectifiedFlowMatchEulerDiscreteScheduler(allow_grid_mismatch=True)
+    assert draw(student, num_inference_steps=3).isfinite().all()
+
+
 def test_a_student_refuses_steps_of_another_kind(student):
     student.scheduler = FlowMatchHeunDiscreteScheduler(shift=3.0)
     with pytest.raises(ValueError, match="uses FlowMatchHeunDiscreteScheduler"):
