@@ -10,6 +10,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from flowsteer.training.interruption import catch_in_worker
+
 Batch = TypeVar("Batch")
 
 
@@ -51,7 +53,7 @@ class NumberedBatches(Generic[Batch]):
             num_workers=self.num_workers,
             prefetch_factor=4,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_one_thread,
+            worker_init_fn=_begin_work,
         )
         return iter(loader)
 
@@ -73,8 +75,9 @@ class _Numbered(Dataset):
             return _Refused(str(error))
 
 
-def _one_thread(worker: int) -> None:
+def _begin_work(worker: int) -> None:
     torch.set_num_threads(1)
+    catch_in_worker()
 
 
 def seeded_generator(device: torch.device | str, *numbers: int) -> torch.Generator:

@@ -101,6 +101,17 @@ def put_off() -> Iterator[None]:
         catcher.saving = False
 
 
+def catch_in_worker() -> None:
+    """In a forked data worker: wait for the run, as it waits for its step.
+
+    A worker begins with a handler of torch's, which lets a SIGTERM to the whole group end it; the
+    run would then fail in the step that it is about to save.
+    """
+    if _catcher is not None:
+        for number in SIGNALS:
+            signal.signal(number, _catcher.handle)
+
+
 def received() -> int | None:
     """The signal that has been put off."""
     return None if _catcher is None else _catcher.received
