@@ -83,7 +83,16 @@ def report_teacher(
 
     The distance of a row is that to the teacher's 28 guided steps from the same noise; its endpoint
     distance is that to 100 steps of its own field.
+
+    Raises:
+        ValueError: if `pipe` is a student.
     """
+    student = pipeline_info(pipe).student
+    if student is not None:
+        raise ValueError(
+            f"the pipeline is the student {student.name!r}, not a teacher; give its teacher's, or"
+            " measure the student with flowsteer evaluate"
+        )
     if curve is None:
         curve = guidance_curve(pipe, detector, dev, say)
     scale = best_scale(curve, len(dev))

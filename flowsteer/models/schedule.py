@@ -41,8 +41,8 @@ def check_schedule(config: Mapping[str, Any], model: str) -> None:
             if value == followed:
                 continue
             raise ValueError(
-                f"model = {shorten(model)}: its scheduler has {name} = {shorten(value)}, and the"
-                f" times of distillation and evaluation follow {followed} alone; use a model"
+                f"model = {shorten(model)}: its scheduler has {name} = {shorten(value)}, while"
+                f" distillation and evaluation know times of {name} = {followed} alone; use a model"
                 " whose scheduler has a constant shift"
             )
     shift = config.get("shift", 1.0)

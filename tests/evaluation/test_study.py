@@ -18,6 +18,7 @@ from flowsteer.evaluation.report import (
     compare_rows,
     known_undistilled,
     report_student,
+    report_teacher,
 )
 from flowsteer.evaluation.study import (
     Result,
@@ -197,6 +198,12 @@ def test_rows_are_compared_with_the_best_and_the_nearest():
 def test_a_teacher_is_no_student(tiny, detector):
     with pytest.raises(ValueError, match="is no student"):
         report_student(tiny, tiny, detector, load_prompts("dev", 6))
+
+
+def test_a_student_is_no_teacher(tiny, detector, lora_student):
+    prompts = load_prompts("dev", 6)
+    with pytest.raises(ValueError, match="not a teacher; give its teacher's"):
+        report_teacher(with_student(tiny, lora_student), detector, prompts, prompts)
 
 
 def student_on(tiny, lora_student, folder, edges):
