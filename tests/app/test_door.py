@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import time
@@ -10,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+from coroutines import run_async
 
 from flowsteer.app.sessions import Sessions
 from flowsteer.app.studio import Studio
@@ -167,12 +167,6 @@ def test_an_event_is_cancelled_by_its_own_session_and_function_alone(served):
     honest(http)
 
 
-def sweep(sessions):
-    """In a thread of its own: a browser's loop may be running in this one."""
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(asyncio.run, sessions.sweep()).result()
-
-
 def test_sessions_that_nobody_listens_to_are_given_up_with_all_that_is_kept(served, tmp_path):
     page, http = served
     number = number_of(page, "compare")
@@ -184,9 +178,9 @@ def test_sessions_that_nobody_listens_to_are_given_up_with_all_that_is_kept(serv
     assert {"one", "two", "long"} <= queue.pending_messages_per_session.keys()
     sessions = Sessions(page, tmp_path, patience=0.0)
     with sessions.listening("two"):
-        sweep(sessions)
+        run_async(sessions.sweep())
         time.sleep(0.01)
-        sweep(sessions)
+        run_async(sessions.sweep())
     assert "two" in queue.pending_messages_per_session
     gone = {"one", "long"}
     assert not gone & queue.pending_messages_per_session.keys()
@@ -194,7 +188,7 @@ def test_sessions_that_nobody_listens_to_are_given_up_with_all_that_is_kept(serv
     deadline = time.monotonic() + 60
     while queue.event_ids_to_events and time.monotonic() < deadline:  # after the step in work
         time.sleep(0.05)
-    sweep(sessions)
+    run_async(sessions.sweep())
     assert not queue.event_ids_to_events and not page.app.iterators
     assert not page.state_holder.session_data
     honest(http)
@@ -204,10 +198,10 @@ def test_a_session_has_time_to_listen_from_its_latest_request_on(served, tmp_pat
     page, http = served
     sessions = Sessions(page, tmp_path, patience=0.05)
     http.post("queue/join", json=CALL | {"fn_index": number_of(page, "compare")})
-    sweep(sessions)
+    run_async(sessions.sweep())
     time.sleep(0.1)
     sessions.seen("abc")
-    sweep(sessions)
+    run_async(sessions.sweep())
     assert "abc" in page._queue.pending_messages_per_session
     assert sessions.of_event("unknown") == "unknown"
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import importlib.metadata
 import io
 import json
 
 import pytest
+from coroutines import run_async
 from PIL import Image
 
 from flowsteer.app import tools
@@ -75,7 +75,7 @@ def ask(address, name=None, arguments=None):
             await s.initialize()
             return await (s.call_tool(name, arguments) if name else s.list_tools())
 
-    return asyncio.run(talk())
+    return run_async(talk())
 
 
 def test_a_tool_answers_with_json_and_pictures(address):

@@ -66,7 +66,7 @@ def same(one, other, name):
     ("number", "words"),
     [
         (signal.SIGINT, ()),
-        (signal.SIGTERM, ("--logging_steps", "5")),
+        pytest.param(signal.SIGTERM, ("--logging_steps", "5"), marks=pytest.mark.soak),
         (signal.SIGTERM, ("--dataloader_num_workers", "1")),
     ],
 )

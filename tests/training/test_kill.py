@@ -45,7 +45,7 @@ def start(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.soak)])
 def test_killed_again_and_again_it_ends_bitwise_the_same(tmp_path, seed):
     """Three SIGKILLs at random moments, also in the middle of writing a checkpoint."""
     rng = random.Random(seed)
