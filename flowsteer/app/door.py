@@ -114,7 +114,7 @@ class Door:
             if not self.sessions.has_event(
                 sent["session_hash"], sent.get("fn_index"), sent["event_id"]
             ):
-                raise Refused(404, "this session has no such event")
+                raise Refused(404, "there is no such event")
             return
         by_name = words[0] in ("run", "api", "call")
         names = {fn.api_name: fn for fn in self.page.fns.values()}
