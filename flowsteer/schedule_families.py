@@ -87,6 +87,7 @@ class Family:
 
 _SCRIPTS = "huggingface/diffusers, scripts/convert_{}_to_diffusers.py"
 _DYNAMIC = {"use_dynamic_shifting": True}
+_COGVIEW4 = {**_DYNAMIC, "base_shift": 0.25, "max_shift": 0.75, "time_shift_type": "linear"}
 
 FAMILIES = (
     Family(
@@ -123,7 +124,7 @@ FAMILIES = (
         ("CogView4Pipeline",),
         asks_for_whole_timesteps,
         _SCRIPTS.format("cogview4"),
-        {**_DYNAMIC, "base_shift": 0.25, "max_shift": 0.75, "time_shift_type": "linear"},
+        _COGVIEW4,
         mu=3.25,  # at 1024 px, 4096 tokens
     ),
     Family(
@@ -131,7 +132,7 @@ FAMILIES = (
         ("GlmImagePipeline",),
         asks_for_even_timesteps,
         "zai-org/GLM-Image, with the settings of CogView4",
-        {**_DYNAMIC, "base_shift": 0.25, "max_shift": 0.75, "time_shift_type": "linear"},
+        _COGVIEW4,
         mu=3.25,  # at 1024 px, 4096 tokens
     ),
     Family(

@@ -19,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from flowsteer.files import write_text
 from flowsteer.untrusted import open_regular, read_json, read_tensors
 from flowsteer.validation import shorten
 
@@ -57,9 +58,7 @@ class Record:
 
     def write(self, folder: Path) -> None:
         """As `checkpoint.json`, in one move."""
-        aside = folder / f".{RECORD_FILE}"
-        aside.write_text(json.dumps(vars(self), indent=1), encoding="utf-8")
-        os.replace(aside, folder / RECORD_FILE)
+        write_text(folder / RECORD_FILE, json.dumps(vars(self), indent=1))
 
 
 def save_checkpoint(
